@@ -1,0 +1,60 @@
+"""Files that survive a power cut: temp → fsync → rename → fsync of the folder."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+PARTIAL = ".part"
+"""Suffix of a file that is being written; such a file is never a result."""
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the folder's own entries on stable storage."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a private folder and its parents so that they survive a power cut."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(folder.parent)
+
+
+@contextmanager
+def durable(path: Path) -> Iterator[IO[bytes]]:
+    """Open `path` for writing; it appears whole under its name, or not at all."""
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with partial.open("wb", opener=_private) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, durably."""
+    with durable(path) as file:
+        file.write(json.dumps(value, indent=1).encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote."""
+    return json.loads(path.read_bytes())
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
