@@ -33,7 +33,7 @@ def durable(path: Path) -> Iterator[IO[bytes]]:
     """Open `path` for writing; it appears whole under its name, or not at all."""
     partial = path.with_name(path.name + PARTIAL)
     try:
-        with partial.open("wb", opener=_private) as file:
+        with open(partial, "wb", opener=_private) as file:  # Path.open has no opener
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -1,0 +1,129 @@
+"""The batch composition, as a MAP is called: a folder in, a folder out, an exit status.
+
+It runs the same stages over a job log of its own in a scratch folder, so its results are the same
+DICOM objects, by their UIDs, as the resident node makes.
+"""
+
+import logging
+import tempfile
+import threading
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+from app.config import Assemble, Config, FilesArchive, Jobs
+from app.dicom.series import read_header
+from app.errors import ConfigError, StudyError, UnreadableDicom
+from app.installed import install, start_crew
+from app.node import Node
+from app.signals import stop_signals
+from app.stages import now
+from app.store.jobs import InstanceRow, Job, State
+from app.store.store import Store
+
+log = logging.getLogger(__name__)
+
+DONE, INPUT_WRONG, NODE_WRONG = 0, 1, 2
+OUTPUT = "output"
+
+
+def run_batch(config: Config, source: Path, output: Path, models: Path | None) -> int:
+    """Read every study under `source`, write results to `output`; return the exit status."""
+    if not source.is_dir():
+        raise ConfigError(f"{source}: is not a folder; give the input folder with -i")
+    with ExitStack() as stack:
+        stopping = stack.enter_context(stop_signals())
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="marginalia-")))
+        config = _for_batch(config, scratch, output)
+        installed = install(config, models)
+        store = Store.open(scratch / "node.db")
+        stack.callback(store.close)
+        unreadable = _import(source, store)
+        studies = {study.study_uid for study in store.open_studies()}
+        if not studies:
+            log.error("%s: holds no DICOM object that can be read (%d files)", source, unreadable)
+            return INPUT_WRONG
+        crew = start_crew(config)
+        stack.callback(crew.stop)
+        node = Node(config, store, models=installed, crew=crew)
+        stopped = threading.Event()
+
+        def stop() -> None:
+            log.warning("stopped before the end; what is not in %s was not made", output)
+            stopped.set()
+            node.stop()
+
+        stopping(stop)
+        node.run(done=lambda: not store.open_studies() and not _unsettled(store))
+        return NODE_WRONG if stopped.is_set() else _verdict(store, studies, unreadable)
+
+
+def _for_batch(config: Config, scratch: Path, output: Path) -> Config:
+    routes = [route.model_copy(update={"deliver_to": (OUTPUT,)}) for route in config.routes]
+    return config.model_copy(
+        update={
+            "data": scratch,
+            "assemble": Assemble(settle_s=0),
+            "jobs": Jobs(attempts=1),
+            "archives": {OUTPUT: FilesArchive(kind="files", path=output.resolve())},
+            "routes": tuple(routes),
+        }
+    )
+
+
+def _import(source: Path, store: Store) -> int:
+    """Note every readable object under `source`, where it lies; return how many were not."""
+    unreadable = 0
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        try:
+            header = read_header(path)
+            row = InstanceRow(
+                sop_uid=str(header.SOPInstanceUID),
+                sop_class_uid=str(header.SOPClassUID),
+                study_uid=str(header.StudyInstanceUID),
+                series_uid=str(header.SeriesInstanceUID),
+                transfer_syntax=str(header.file_meta.TransferSyntaxUID),
+                sha256="",
+                size=path.stat().st_size,
+                file=str(path.resolve()),
+                source="batch",
+                received_at=now(),
+            )
+        except (UnreadableDicom, AttributeError) as error:
+            log.warning("%s: left out, it is not a DICOM object (%s)", path.name, error)
+            unreadable += 1
+            continue
+        if not store.add_instance(row, now()):
+            log.warning("%s: left out, its SOP Instance UID came before", path.name)
+    store.release({study.study_uid for study in store.open_studies()}, now())
+    return unreadable
+
+
+def _unsettled(store: Store) -> bool:
+    counts = store.counts()
+    return any(counts.get(state) for state in (State.QUEUED, State.RUNNING, State.WAITING))
+
+
+def _verdict(store: Store, studies: set[str], unreadable: int) -> int:
+    jobs = [job for study_uid in studies for job in store.jobs(study_uid=study_uid)]
+    counts = Counter(job.state for job in jobs)
+    failed = [job for job in jobs if job.state is not State.DONE]
+    for job in failed:
+        log.error("job %s failed: %s", job.id, job.reason)
+    log.info(
+        "%d studies, %d files left out, jobs: %s",
+        len(studies),
+        unreadable,
+        ", ".join(f"{number} {state}" for state, number in counts.items()) or "none",
+    )
+    if not jobs:
+        log.error("no route takes this input; `explain` says why for each")
+        return INPUT_WRONG
+    if not failed:
+        return DONE
+    return INPUT_WRONG if all(_input_is_wrong(job) for job in failed) else NODE_WRONG
+
+
+def _input_is_wrong(job: Job) -> bool:
+    names = {StudyError.__name__, *(each.__name__ for each in StudyError.__subclasses__())}
+    return (job.reason or "").partition(":")[0] in names

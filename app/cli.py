@@ -1,0 +1,197 @@
+"""The commands. Exit status: 0 done, 1 the input is wrong, 2 the node is."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from app import show
+from app.config import Config, config_path, load_config
+from app.errors import ConfigError, NodeError, StudyError
+from app.log import set_up
+from app.store.store import Store
+
+DONE, INPUT_WRONG, NODE_WRONG = 0, 1, 2
+
+Command = Callable[[argparse.Namespace, Config], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    args = parser().parse_args(argv)
+    set_up()
+    try:
+        args.path = config_path(args.config)
+        config = load_config(args.path)
+        if args.data:
+            config = config.model_copy(update={"data": args.data})
+        config = config.model_copy(update={"data": config.data.resolve()})
+        command: Command = args.command
+        return command(args, config)
+    except StudyError as error:
+        print(error, file=sys.stderr)
+        return INPUT_WRONG
+    except NodeError as error:
+        print(error, file=sys.stderr)
+        return INPUT_WRONG if args.asks else NODE_WRONG
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; the README's table of commands is checked against it."""
+    top = argparse.ArgumentParser(prog="python -m app", description=__doc__)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--config", type=Path, help="app.yaml (else HOLOSCAN_CONFIG_PATH)")
+    shared.add_argument("--data", type=Path, help="data folder, instead of the file's")
+    shared.add_argument("--json", action="store_true", help="print JSON")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, words: str, *, asks: bool = False) -> Any:
+        sub = commands.add_parser(name, help=words, description=words, parents=[shared])
+        sub.set_defaults(command=command, asks=asks)
+        return sub
+
+    add("serve", _serve, "run the resident node until SIGTERM")
+    run = add("run", _run, "read a folder of studies once, as a MAP does")
+    run.add_argument("-i", "--input", type=Path, help="else HOLOSCAN_INPUT_PATH")
+    run.add_argument("-o", "--output", type=Path, help="else HOLOSCAN_OUTPUT_PATH")
+    run.add_argument("-m", "--models", type=Path, help="else HOLOSCAN_MODEL_PATH")
+    add("check", _check, "check app.yaml and every model's card and weights", asks=True)
+    explain = add("explain", _explain, "say which routes take a study, and why", asks=True)
+    explain.add_argument("study", help="a folder of DICOM files, or the UID of a received study")
+    jobs = add("jobs", _jobs, "list jobs, newest first", asks=True)
+    jobs.add_argument("--state", help="only jobs in this state")
+    jobs.add_argument("--limit", type=int, default=50)
+    add("studies", _studies, "list received studies, newest first", asks=True)
+    for name, command, words in (
+        ("show", _show, "tell a job's history, or a study's"),
+        ("retry", _retry, "put a failed or cancelled job back into the queue"),
+        ("cancel", _cancel, "cancel a job"),
+    ):
+        add(name, command, words, asks=True).add_argument("id", help="job id or study UID")
+    add("models", _models, "list the models that app.yaml names", asks=True)
+    return top
+
+
+def _serve(args: argparse.Namespace, config: Config) -> int:
+    from app.serve import serve  # noqa: PLC0415  # Holoscan takes a second to import
+
+    return serve(config, args.path)
+
+
+def _run(args: argparse.Namespace, config: Config) -> int:
+    from app.batch import run_batch  # noqa: PLC0415  # Holoscan takes a second to import
+
+    source = _folder(args.input, "HOLOSCAN_INPUT_PATH", "input")
+    output = _folder(args.output, "HOLOSCAN_OUTPUT_PATH", "output")
+    models = args.models or os.environ.get("HOLOSCAN_MODEL_PATH")
+    return run_batch(config, source, output, Path(models) if models else None)
+
+
+def _folder(given: Path | None, variable: str, default: str) -> Path:
+    return given or Path(os.environ.get(variable) or default)
+
+
+def _check(args: argparse.Namespace, config: Config) -> int:
+    from app.installed import install  # noqa: PLC0415  # reads cards only when asked
+
+    models = install(config)
+    lines = [f"{args.path}: right, {len(config.routes)} routes"]
+    lines += [
+        f"model {name}: {each.card.identity} in {each.folder}" for name, each in models.items()
+    ]
+    _print(args, {"config": str(args.path), "models": sorted(models)}, "\n".join(lines))
+    return DONE
+
+
+def _explain(args: argparse.Namespace, config: Config) -> int:
+    from app.dicom.series import read_series  # noqa: PLC0415  # only this command reads DICOM
+    from app.pipeline.route import route  # noqa: PLC0415  # same
+
+    folder = Path(args.study)
+    if not folder.is_dir():
+        with _store(config) as store:
+            trace = store.trace(args.study)
+        if trace is None:
+            raise StudyError(f"{args.study}: neither a folder nor a study that was routed")
+        _print(args, trace, show.trace(trace))
+        return DONE
+    series = read_series(sorted(path for path in folder.rglob("*") if path.is_file()))
+    for study_uid in sorted({each.study_uid for each in series}):
+        study = [each for each in series if each.study_uid == study_uid]
+        trace = {"routes": [verdict.to_json() for verdict in route(study, config.routes)]}
+        _print(args, trace, f"study {study_uid}\n{show.trace(trace)}")
+    return DONE
+
+
+def _jobs(args: argparse.Namespace, config: Config) -> int:
+    with _store(config) as store:
+        jobs = store.jobs(state=args.state, limit=args.limit)
+    _print(args, [asdict(job) for job in jobs], show.jobs(jobs))
+    return DONE
+
+
+def _studies(args: argparse.Namespace, config: Config) -> int:
+    with _store(config) as store:
+        studies = store.studies()
+    _print(args, [asdict(study) for study in studies], show.studies(studies))
+    return DONE
+
+
+def _show(args: argparse.Namespace, config: Config) -> int:
+    with _store(config) as store:
+        study = store.study(args.id)
+        job = None if study else store.job(args.id)
+        study_uid = study.study_uid if study else job.study_uid if job else ""
+        story = {
+            "study": asdict(row) if (row := store.study(study_uid)) else None,
+            "study_events": [asdict(each) for each in store.study_events(study_uid)],
+            "trace": store.trace(study_uid),
+            "jobs": [
+                {**asdict(each), "events": [asdict(event) for event in store.events(each.id)]}
+                for each in ([job] if job else store.jobs(study_uid=study_uid))
+            ],
+        }
+    _print(args, story, show.story(story))
+    return DONE
+
+
+def _retry(args: argparse.Namespace, config: Config) -> int:
+    with _store(config) as store:
+        job = store.job(args.id)
+        store.retry(job.id, datetime.now(UTC))
+    _print(args, {"job": job.id}, f"job {job.id} is queued again")
+    return DONE
+
+
+def _cancel(args: argparse.Namespace, config: Config) -> int:
+    with _store(config) as store:
+        job = store.job(args.id)
+        store.cancel(job.id, datetime.now(UTC))
+    _print(args, {"job": job.id}, f"job {job.id} is cancelled")
+    return DONE
+
+
+def _models(args: argparse.Namespace, config: Config) -> int:
+    from app.installed import install  # noqa: PLC0415  # reads cards only when asked
+
+    cards = {name: each.card for name, each in install(config).items()}
+    listed = {name: card.model_dump(mode="json") for name, card in cards.items()}
+    lines = [f"{name}: {card.identity}, {card.licence}" for name, card in cards.items()]
+    _print(args, listed, "\n".join(lines))
+    return DONE
+
+
+def _store(config: Config) -> Store:
+    path = config.data / "node.db"
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no job log here; start the node or give --data")
+    return Store.open(path, migrate=False)
+
+
+def _print(args: argparse.Namespace, value: Any, words: str) -> None:
+    print(json.dumps(value, default=str, indent=1) if args.json else words)

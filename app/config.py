@@ -1,0 +1,302 @@
+"""The `node:` section of app.yaml as one frozen Config, or one ConfigError naming every fault."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from app.errors import ConfigError
+
+ROLE = r"^[A-Z][A-Z0-9_]{0,15}$"
+NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+
+
+class Strict(BaseModel):
+    """A part of the file: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Door(Strict):
+    """Where studies come in."""
+
+    host: str = Field("127.0.0.1", description="address the DICOM port is bound to")
+    port: int = Field(11112, ge=0, le=65535, description="DICOM port; 0 takes a free one")
+    ae_title: str = Field(
+        "MARGINALIA",
+        min_length=1,
+        max_length=16,
+        pattern=r"^[ -\[\]-~]*\S[ -\[\]-~]*$",
+        description="our AE title; other called AE titles are rejected",
+    )
+    max_associations: int = Field(25, ge=1, le=1000, description="associations served at once")
+    idle_timeout_s: float = Field(60, gt=0, description="an association idle this long is ended")
+
+
+class Assemble(Strict):
+    """When a study counts as complete."""
+
+    settle_s: float = Field(
+        2, ge=0, description="wait after the sender released its association", le=86400
+    )
+    quiet_s: float = Field(
+        60, gt=0, le=86400, description="wait after the last object when no release was seen"
+    )
+
+
+class Workers(Strict):
+    """The processes that compute."""
+
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="where models run: auto, cpu, cuda:N",
+    )
+    threads: int = Field(
+        0, ge=0, le=256, description="CPU threads a worker uses; 0 takes all cores"
+    )
+    stage_timeout_s: float = Field(
+        600, gt=0, description="limit for reading headers, building volumes and encoding one job"
+    )
+    stage_memory_gb: float = Field(16, gt=0.5, description="address space of the stage worker")
+    stop_s: float = Field(
+        25, gt=0, le=300, description="how long a running job may go on after SIGTERM"
+    )
+
+
+class Jobs(Strict):
+    """How jobs are kept alive."""
+
+    lease_s: float = Field(
+        30, ge=2, description="a job whose owner is silent this long is orphaned"
+    )
+    in_flight: int = Field(4, ge=1, le=8, description="jobs inside the graph at once")
+    retry_delays_s: tuple[float, ...] = Field(
+        (30, 120, 600, 3600),
+        min_length=1,
+        description="waits between tries; the last one repeats",
+    )
+    attempts: int = Field(200, ge=1, description="tries before a job fails for good")
+
+
+class FolderArchive(Strict):
+    """An archive that is a folder of DICOM files; needs no server."""
+
+    kind: Literal["folder"]
+    path: Path = Field(description="the folder; relative paths start at the data folder")
+
+
+class FilesArchive(Strict):
+    """A plain folder that gets one file an object; nothing can be asked of it."""
+
+    kind: Literal["files"]
+    path: Path = Field(description="the folder; relative paths start at the data folder")
+
+
+class DicomwebArchive(Strict):
+    """An archive that speaks DICOMweb, such as Orthanc."""
+
+    kind: Literal["dicomweb"]
+    url: str = Field(pattern=r"^https?://[^@\s]+$", description="root of the DICOMweb service")
+    user: str | None = Field(None, description="name for basic authentication")
+    password_env: str | None = Field(None, description="environment variable with the password")
+    token_env: str | None = Field(None, description="environment variable with a bearer token")
+    timeout_s: float = Field(60, gt=0, description="limit for each request")
+
+    @model_validator(mode="after")
+    def _one_way_to_authenticate(self) -> "DicomwebArchive":
+        if self.token_env and self.user:
+            raise ValueError("give either user and password_env or token_env")
+        if bool(self.user) != bool(self.password_env):
+            raise ValueError("user and password_env belong together")
+        return self
+
+
+ArchiveConfig = Annotated[
+    FolderArchive | FilesArchive | DicomwebArchive, Field(discriminator="kind")
+]
+
+
+class Model(Strict):
+    """A model that the node runs."""
+
+    name: str = Field(pattern=NAME, description="name used by routes")
+    folder: Path = Field(
+        description="folder with card.yaml; a bare name means a card shipped with the node"
+    )
+
+
+class Equals(Strict):
+    """Every value of the attribute equals the given one."""
+
+    op: Literal["equals"]
+    tag: str = Field(description="DICOM keyword")
+    value: str | int | float
+
+
+class OneOf(Strict):
+    """Every value of the attribute is one of the given ones."""
+
+    op: Literal["one_of"]
+    tag: str = Field(description="DICOM keyword")
+    values: tuple[str | int | float, ...] = Field(min_length=1)
+
+
+class Between(Strict):
+    """Every value of the attribute is a number between the bounds, both included."""
+
+    op: Literal["between"]
+    tag: str = Field(description="DICOM keyword, or `slices` for the number of instances")
+    low: float
+    high: float
+
+
+class ContainsAll(Strict):
+    """The attribute's values contain all of the given ones."""
+
+    op: Literal["contains_all"]
+    tag: str = Field(description="DICOM keyword")
+    values: tuple[str | int | float, ...] = Field(min_length=1)
+
+
+class ContainsNone(Strict):
+    """The attribute's values contain none of the given ones."""
+
+    op: Literal["contains_none"]
+    tag: str = Field(description="DICOM keyword")
+    values: tuple[str | int | float, ...] = Field(min_length=1)
+
+
+class Present(Strict):
+    """The attribute has a value in the series."""
+
+    op: Literal["present"]
+    tag: str = Field(description="DICOM keyword")
+
+
+Condition = Annotated[
+    Equals | OneOf | Between | ContainsAll | ContainsNone | Present, Field(discriminator="op")
+]
+
+
+class Route(Strict):
+    """Which series of a study a model reads and where its results go."""
+
+    name: str = Field(pattern=NAME, description="name of the route")
+    model: str = Field(description="name of the model that runs")
+    inputs: dict[Annotated[str, Field(pattern=ROLE)], tuple[Condition, ...]] = Field(
+        min_length=1, description="per role of the model the conditions its series must meet"
+    )
+    deliver_to: tuple[str, ...] = Field(min_length=1, description="archives that get the results")
+    priority: int = Field(0, ge=-100, le=100, description="higher runs first")
+
+
+class Config(Strict):
+    """Everything the node is told."""
+
+    data: Path = Field(Path("data"), description="folder of spool, job log and job folders")
+    door: Door = Field(default_factory=Door, description="where studies come in")
+    assemble: Assemble = Field(
+        default_factory=Assemble, description="when a study counts as complete"
+    )
+    workers: Workers = Field(default_factory=Workers, description="the processes that compute")
+    jobs: Jobs = Field(default_factory=Jobs, description="how jobs are kept alive")
+    archives: dict[Annotated[str, Field(pattern=NAME)], ArchiveConfig] = Field(
+        min_length=1, description="where results go, by name"
+    )
+    models: tuple[Model, ...] = Field(min_length=1, description="models the node runs")
+    routes: tuple[Route, ...] = Field(min_length=1, description="which series go to which model")
+
+    @model_validator(mode="after")
+    def _names_fit_together(self) -> "Config":
+        faults = [
+            *_repeated("models", [model.name for model in self.models]),
+            *_repeated("routes", [route.name for route in self.routes]),
+        ]
+        models = {model.name for model in self.models}
+        for route in self.routes:
+            if route.model not in models:
+                faults.append(f"routes.{route.name}.model: no model is named {route.model!r}")
+            faults += [
+                f"routes.{route.name}.deliver_to: no archive is named {name!r}"
+                for name in route.deliver_to
+                if name not in self.archives
+            ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def model(self, name: str) -> Model:
+        """Return the model of that name."""
+        return next(model for model in self.models if model.name == name)
+
+    def route(self, name: str) -> Route:
+        """Return the route of that name, or say that it is gone."""
+        for route in self.routes:
+            if route.name == name:
+                return route
+        raise ConfigError(f"routes: no route is named {name!r} any more; put it back or cancel")
+
+
+def _repeated(where: str, names: list[str]) -> list[str]:
+    return [
+        f"{where}: the name {n!r} is used twice" for n in sorted({*names}) if names.count(n) > 1
+    ]
+
+
+DEFAULT_PATH = Path(__file__).resolve().parent.parent / "app.yaml"
+
+
+def config_path(given: Path | None = None) -> Path:
+    """Return the file to read: the one given, else HOLOSCAN_CONFIG_PATH, else the shipped one."""
+    return given or Path(os.environ.get("HOLOSCAN_CONFIG_PATH") or DEFAULT_PATH)
+
+
+def load_config(path: Path) -> Config:
+    """Read and check the `node:` section of the file at `path`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); give the right --config") from error
+    try:
+        loader = yaml.SafeLoader(text)
+        tree = loader.get_single_node()
+        document = loader.construct_document(tree) if tree else None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from error
+    if not isinstance(document, dict) or not isinstance(document.get("node"), dict):
+        raise ConfigError(f"{path}: has no `node:` section")
+    try:
+        return Config.model_validate(document["node"])
+    except ValidationError as error:
+        faults = [_sentence(path, tree, fault) for fault in error.errors()]
+        raise ConfigError("\n".join(faults)) from error
+
+
+def application_version(path: Path) -> str:
+    """Return `application.version` of the file, the one place where the version stands."""
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return str(document["application"]["version"])
+
+
+def _sentence(path: Path, tree: Any, fault: Any) -> str:
+    where = ("node", *fault["loc"])
+    line = _line(tree, where)
+    dotted = ".".join(str(part) for part in where)
+    return f"{path}:{line}: {dotted}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _line(node: Any, where: tuple[str | int, ...]) -> int:
+    """Return the line of the deepest part of `where` that stands in the file."""
+    line: int = node.start_mark.line + 1
+    for part in where:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == str(part)]
+            if found:
+                line, node = found[0][0].start_mark.line + 1, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line

@@ -1,0 +1,77 @@
+"""The door as the node sees it: a child process that is started, watched and ended."""
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from app.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+STOP_S = 10.0
+RESTART_PAUSE_S = 1.0
+
+
+class DoorProcess:
+    """Keeps one door running until it is closed."""
+
+    def __init__(self, config_path: Path, data: Path) -> None:
+        self._command = [
+            *(sys.executable, "-m", "app.door"),
+            *("--config", str(config_path), "--data", str(data)),
+        ]
+        self._closing = threading.Event()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._watcher = threading.Thread(target=self._watch, name="door watcher", daemon=True)
+        self.port = 0
+
+    @property
+    def pid(self) -> int:
+        """The door's process id."""
+        return self._child.pid if self._child else 0
+
+    def open(self) -> int:
+        """Start the door and return the port it listens on."""
+        if not self._start():
+            raise ConfigError("the door did not open; its own message above says why")
+        self._watcher.start()
+        return self.port
+
+    def close(self) -> None:
+        """End the door: associations in progress finish their object, new ones are refused."""
+        self._closing.set()
+        if self._child is None:
+            return
+        self._child.terminate()
+        try:
+            self._child.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+    def _start(self) -> bool:
+        # The door lives as long as its standard input: it ends with the node, however that ends.
+        self._child = subprocess.Popen(  # noqa: S603  # our own module, no shell
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._child.stdout is not None  # noqa: S101  # for the type checker
+        line = self._child.stdout.readline()
+        if line:
+            self.port = json.loads(line)["listening"]
+            log.info("door process %d listens on port %d", self._child.pid, self.port)
+        return bool(line)
+
+    def _watch(self) -> None:
+        while self._child is not None:
+            code = self._child.wait()
+            if self._closing.is_set():
+                return
+            log.error("the door ended with status %d and is started again", code)
+            while not self._closing.wait(RESTART_PAUSE_S) and not self._start():
+                log.error("the door did not open; trying again")

@@ -1,0 +1,83 @@
+"""The resident composition: door, job log, workers and graph, until told to stop."""
+
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from app.config import Config
+from app.door.process import DoorProcess
+from app.errors import ConfigError
+from app.files import make_folder, write_json
+from app.installed import install, start_crew
+from app.node import Node
+from app.signals import stop_signals
+from app.stages import now
+from app.store.store import Store
+
+log = logging.getLogger(__name__)
+
+READY = "ready.json"
+"""File in the data folder that is there while the node is ready; says where it listens."""
+
+
+def serve(config: Config, config_path: Path) -> int:
+    """Run the node until SIGTERM or SIGINT."""
+    with ExitStack() as stack:
+        stopping = stack.enter_context(stop_signals())
+        make_folder(config.data)
+        stack.enter_context(only_node_in(config.data))
+        ready = config.data / READY
+        ready.unlink(missing_ok=True)
+        models = install(config)
+        store = Store.open(config.data / "node.db")
+        stack.callback(store.close)
+        orphans = store.recover(now(), all_running=True)
+        if orphans:
+            log.warning("%d jobs were left running by an earlier node and go on", len(orphans))
+        crew = start_crew(config)
+        stack.callback(crew.stop)
+        node = Node(config, store, models=models, crew=crew)
+        door = DoorProcess(config_path, config.data)
+        stack.callback(door.close)
+        port = door.open()
+        log.info(
+            "ready: DICOM %s:%d as %s, open to every calling AE title; data in %s; %s",
+            config.door.host,
+            port,
+            config.door.ae_title,
+            config.data,
+            ", ".join(f"model {each.card.identity}" for each in models.values()),
+        )
+
+        def stop() -> None:
+            log.info("stopping: the door closes, running jobs finish or are handed back")
+            threading.Thread(target=door.close, name="door closing").start()
+            node.stop()
+
+        stopping(stop)
+        stack.callback(ready.unlink, missing_ok=True)
+        write_json(ready, {"pid": os.getpid(), "door_pid": door.pid, "dicom_port": port})
+        node.run(done=lambda: False)
+    log.info("stopped")
+    return 0
+
+
+@contextmanager
+def only_node_in(data: Path) -> Iterator[None]:
+    """Hold the data folder's lock; a second node on the same folder would run every job twice."""
+    fd = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise ConfigError(
+            f"{data}: another node works in this folder; stop it or give this one its own `data`"
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,87 @@
+"""What the job log says, in words for a terminal."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from app.store.jobs import Job, StudyRow
+
+
+def jobs(rows: Iterable[Job]) -> str:
+    """Return a table of jobs."""
+    head = (
+        f"{'job':12}  {'state':9}  {'stage':8}  {'tries':5}  {'route':20}  {'changed':19}  reason"
+    )
+    lines = [
+        f"{job.id:12}  {job.state:9}  {job.stage:8}  {job.attempts:5}  {job.route:20}  "
+        f"{_time(job.updated_at)}  {job.reason or ''}"
+        for job in rows
+    ]
+    return "\n".join([head, *lines])
+
+
+def studies(rows: Iterable[StudyRow]) -> str:
+    """Return a table of studies."""
+    head = f"{'last object':19}  {'state':7}  {'objects':7}  study"
+    lines = [
+        f"{_time(row.last_received_at)}  {row.state:7}  {row.instances:7}  {row.study_uid}"
+        for row in rows
+    ]
+    return "\n".join([head, *lines])
+
+
+def trace(routed: Mapping[str, Any] | None) -> str:
+    """Return the decision trace of a study: every route, role, series and condition."""
+    if routed is None:
+        return "not routed yet"
+    lines = [f"complete: {routed['signal']}"] if "signal" in routed else []
+    for verdict in routed["routes"]:
+        word = "TAKEN" if verdict["taken"] else "not taken"
+        lines.append(f"route {verdict['route']} → {verdict['model']}: {word}, {verdict['reason']}")
+        for candidate in verdict["candidates"]:
+            fits = "fits" if candidate["fits"] else "does not fit"
+            lines.append(f"  {candidate['role']}: series {candidate['series_uid']} {fits}")
+            lines += [
+                f"    {'✓' if check['holds'] else '✗'} {check['condition']}, found {check['found']}"
+                for check in candidate["checks"]
+            ]
+    return "\n".join(lines)
+
+
+def story(told: Mapping[str, Any]) -> str:
+    """Return everything that happened to a study and its jobs."""
+    study = told["study"]
+    lines = []
+    if study:
+        lines.append(f"study {study['study_uid']}, {study['instances']} objects, {study['state']}")
+    lines += [
+        f"  {_time(event['at'])}  {event['event']:14}  {_detail(event['detail'])}"
+        for event in told["study_events"]
+    ]
+    lines.append(trace(told["trace"]))
+    for job in told["jobs"]:
+        lines.append(f"job {job['id']}: {job['route']}, {job['model']}, {job['state']}")
+        if job["reason"]:
+            lines.append(f"  {job['reason']}")
+        lines += [_job_event(event) for event in job["events"]]
+    return "\n".join(lines)
+
+
+def _job_event(event: Mapping[str, Any]) -> str:
+    seconds = "" if event["seconds"] is None else f"{event['seconds']:.1f} s"
+    return (
+        f"  {_time(event['at'])}  {event['event']:11}  {event['state']:9}  "
+        f"{event['stage'] or '':8}  {seconds:>8}  {_detail(event['detail'])}"
+    )
+
+
+def _detail(detail: Any) -> str:
+    if isinstance(detail, Mapping):
+        return ", ".join(f"{key} {_detail(value)}" for key, value in detail.items())
+    if isinstance(detail, list):
+        return " ".join(str(each) for each in detail)
+    return "" if detail is None else str(detail)
+
+
+def _time(at: datetime | str) -> str:
+    return str(at)[:19]
