@@ -1,0 +1,1 @@
+"""Where everything is remembered: the job log in one SQLite file."""

@@ -1,0 +1,127 @@
+"""The SQLite file: how it is opened, what a transaction is, what its errors mean.
+
+SQLite is the bundled build of pysqlite3: the one of Debian 12 (3.40.1) can corrupt a WAL that two
+connections write to. The defaults would lose writes silently, hence the settings here.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pysqlite3 import dbapi2  # type: ignore[import-untyped]  # ships no types
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from app.errors import NodeError, OutOfResources, StoreError
+
+BUSY = {dbapi2.SQLITE_BUSY, dbapi2.SQLITE_LOCKED}
+SHORT = {
+    dbapi2.SQLITE_CANTOPEN,
+    dbapi2.SQLITE_FULL,
+    dbapi2.SQLITE_IOERR,
+    dbapi2.SQLITE_NOMEM,
+    dbapi2.SQLITE_READONLY,
+}
+DAMAGED = {dbapi2.SQLITE_CORRUPT, dbapi2.SQLITE_NOTADB}
+
+SETTINGS = (
+    "PRAGMA journal_mode = WAL",  # readers never hold up the writer
+    "PRAGMA synchronous = FULL",  # a commit survives a power cut; NORMAL would lose the last ones
+    "PRAGMA foreign_keys = ON",  # off by default, for each connection
+)
+
+
+class Database:
+    """One SQLite file, with one connection that writes and a few that can only read."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        self.path = path
+        self._closed = False
+        # One writer a process: its threads queue in the pool, which is fair and costs nothing;
+        # only other processes are waited for by polling the file's lock.
+        self._writer = _engine(path, timeout_s, pool_size=1, max_overflow=0)
+        self._settings(self._writer, SETTINGS, "BEGIN IMMEDIATE")
+        self._reader = _engine(path, timeout_s, pool_size=2, max_overflow=8)
+        self._settings(self._reader, ("PRAGMA query_only = ON",), "BEGIN")
+
+    def close(self) -> None:
+        """Close the file; a second time is harmless."""
+        self._closed = True
+        self._reader.dispose()
+        self._writer.dispose()
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Hold the one transaction that may write; it is kept whole or not at all."""
+        with self._meaning(), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Hold a transaction that sees one moment of the log and cannot change it."""
+        with self._meaning(), self._reader.begin() as connection:
+            yield connection
+
+    @staticmethod
+    def _settings(engine: Engine, pragmas: tuple[str, ...], begin: str) -> None:
+        @event.listens_for(engine, "connect")
+        def set_up(connection: dbapi2.Connection, _record: object) -> None:
+            connection.isolation_level = None  # the driver's own BEGIN comes too late
+            for pragma in pragmas:
+                connection.execute(pragma)
+
+        @event.listens_for(engine, "begin")
+        def start(connection: Connection) -> None:
+            # IMMEDIATE: a transaction that reads first and then writes fails at once when
+            # another one wrote in between; the busy timeout does not apply to it
+            connection.exec_driver_sql(begin)
+
+    @contextmanager
+    def _meaning(self) -> Iterator[None]:
+        """Say what an error of the database means for the node."""
+        if self._closed:
+            raise StoreError(f"the job log {self.path} is closed")
+        try:
+            yield
+        except PoolTimeout as error:
+            raise OutOfResources(
+                f"the job log {self.path} is too busy; it is tried later"
+            ) from error
+        except DBAPIError as error:
+            raise self._translated(error.orig) from error
+
+    def _translated(self, error: BaseException | None) -> NodeError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
+        if code in BUSY:
+            return OutOfResources(f"the job log {self.path} is locked by another process")
+        if code in SHORT:
+            return OutOfResources(
+                f"the job log {self.path} cannot be written ({error}); "
+                "look at the disk's space, rights and health"
+            )
+        if code in DAMAGED:
+            return StoreError(
+                f"the job log {self.path} is damaged ({error}); "
+                "put it aside and restore a copy, the received files are not touched"
+            )
+        return StoreError(f"the job log {self.path} refused: {error}")
+
+
+def _engine(path: Path, timeout_s: float, *, pool_size: int, max_overflow: int) -> Engine:
+    return create_engine(
+        URL.create("sqlite+pysqlite", database=str(path)),
+        module=dbapi2,
+        connect_args={"timeout": timeout_s},
+        pool_size=pool_size,
+        max_overflow=max_overflow,
+        pool_timeout=timeout_s,
+        hide_parameters=True,  # an error's text goes to the log, what was received does not
+    )
+
+
+class Section:
+    """A part of the store's methods; each method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database

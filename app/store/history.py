@@ -1,0 +1,92 @@
+"""What people and pages read; nothing here can change the log."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+
+from app.errors import StoreError
+from app.store.engine import Section
+from app.store.intake import STUDY_COLUMNS
+from app.store.jobs import Job, JobEvent, State, StudyEvent, StudyRow
+from app.store.tables import JobEvents, Jobs, Studies, StudyEvents
+
+
+class History(Section):
+    """Jobs and studies as they are, and what happened to them."""
+
+    def jobs(
+        self, state: State | None = None, study_uid: str | None = None, limit: int = 100
+    ) -> list[Job]:
+        """Return the newest jobs, all or only those of one state or study."""
+        query = select(Jobs).order_by(Jobs.created_at.desc(), Jobs.id).limit(limit)
+        if state is not None:
+            query = query.where(Jobs.state == state)
+        if study_uid is not None:
+            query = query.where(Jobs.study_uid == study_uid)
+        with self._database.reading() as connection:
+            return [Job.from_columns(**row) for row in connection.execute(query).mappings()]
+
+    def job(self, name: str) -> Job:
+        """Return the job of this id, or of an id that begins like this and is the only one."""
+        exact = (Jobs.id == name).desc()
+        query = select(Jobs).where(Jobs.id.startswith(name, autoescape=True)).order_by(exact)
+        with self._database.reading() as connection:
+            rows = connection.execute(query.limit(2)).mappings().all()
+        found = [Job.from_columns(**row) for row in rows]
+        if not found:
+            raise StoreError(f"there is no job {name}")
+        if len(found) > 1 and found[0].id != name:
+            raise StoreError(f"more than one job begins with {name}; give more of its id")
+        return found[0]
+
+    def events(self, job_id: str) -> list[JobEvent]:
+        """Return the job's history, the oldest line first."""
+        line = JobEvents.at, JobEvents.event, JobEvents.state, JobEvents.stage
+        query = select(*line, JobEvents.seconds, JobEvents.detail).order_by(JobEvents.id)
+        with self._database.reading() as connection:
+            rows = connection.execute(query.where(JobEvents.job_id == job_id)).mappings()
+            return [JobEvent(**row) for row in rows]
+
+    def studies(self, limit: int = 100) -> list[StudyRow]:
+        """Return the studies that grew last."""
+        query = select(*STUDY_COLUMNS).order_by(Studies.last_received_at.desc()).limit(limit)
+        with self._database.reading() as connection:
+            return [StudyRow(**row) for row in connection.execute(query).mappings()]
+
+    def study(self, study_uid: str) -> StudyRow:
+        """Return one study."""
+        query = select(*STUDY_COLUMNS).where(Studies.study_uid == study_uid)
+        with self._database.reading() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        if row is None:
+            raise StoreError(f"there is no study {study_uid}")
+        return StudyRow(**row)
+
+    def study_events(self, study_uid: str) -> list[StudyEvent]:
+        """Return the study's history, the oldest line first."""
+        query = select(StudyEvents.at, StudyEvents.event, StudyEvents.detail)
+        ordered = query.where(StudyEvents.study_uid == study_uid).order_by(StudyEvents.id)
+        with self._database.reading() as connection:
+            return [StudyEvent(**row) for row in connection.execute(ordered).mappings()]
+
+    def trace(self, study_uid: str) -> Any:
+        """Return why each route did or did not match when the study was last routed, or None."""
+        query = select(Studies.trace).where(Studies.study_uid == study_uid)
+        with self._database.reading() as connection:
+            return connection.execute(query).scalar_one_or_none()
+
+    def counts(self) -> dict[State, int]:
+        """Return how many jobs there are in each state."""
+        query = select(Jobs.state, func.count().label("jobs")).group_by(Jobs.state)
+        with self._database.reading() as connection:
+            found = {row.state: row.jobs for row in connection.execute(query)}
+        return {state: found.get(state, 0) for state in State}
+
+    def next_due(self, now: datetime) -> datetime | None:
+        """Return when a job can next be claimed: `now` at the earliest, None when none is left."""
+        query = select(func.min(Jobs.due_at, type_=Jobs.due_at.type))
+        with self._database.reading() as connection:
+            claimable = Jobs.state.in_([State.QUEUED, State.WAITING])
+            due = connection.execute(query.where(claimable)).scalar_one()
+        return due and max(due, now)

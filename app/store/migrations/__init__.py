@@ -1,0 +1,1 @@
+"""The steps that bring an older job log to the current tables."""

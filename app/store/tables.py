@@ -1,0 +1,172 @@
+"""The tables of the job log, as typed mappings; the SQL is in the modules beside this one."""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Enum,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.store.jobs import Event, State, StudyState
+
+UID = String(64)  # PS3.5 9: a UID has at most 64 characters
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware time, kept in UTC; SQLite forgets the zone, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn the time into UTC, and refuse one without a zone."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone; the job log keeps UTC")
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the time as UTC."""
+        del dialect
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+def _word(kind: type[State | Event | StudyState]) -> Enum:
+    """Keep a member by its value, as plain text that other tools can read."""
+    return Enum(kind, native_enum=False, length=16, values_callable=_values)
+
+
+def _values(kind: type[State | Event | StudyState]) -> list[str]:
+    return [member.value for member in kind]
+
+
+class Table(DeclarativeBase):
+    """What all tables share."""
+
+    # names that migrations can count on, whatever the database would have chosen
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: Utc,
+        State: _word(State),
+        Event: _word(Event),
+        StudyState: _word(StudyState),
+        int: Integer,
+        float: Float,
+    }
+
+
+class Studies(Table):
+    """One row a study, changed by each instance that arrives."""
+
+    __tablename__ = "studies"
+
+    study_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    state: Mapped[StudyState] = mapped_column(index=True)
+    source: Mapped[str] = mapped_column(Text)
+    instances: Mapped[int]
+    version: Mapped[int]
+    first_received_at: Mapped[datetime]
+    last_received_at: Mapped[datetime]
+    released_at: Mapped[datetime | None]
+    trace: Mapped[Any] = mapped_column(JSON(none_as_null=True), nullable=True)
+
+
+class Instances(Table):
+    """One row a received object."""
+
+    __tablename__ = "instances"
+
+    sop_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    sop_class_uid: Mapped[str] = mapped_column(UID)
+    study_uid: Mapped[str] = mapped_column(
+        # checked at commit: whether the object is new decides what becomes of its study's row
+        UID,
+        ForeignKey("studies.study_uid", deferrable=True, initially="DEFERRED"),
+        index=True,
+    )
+    series_uid: Mapped[str] = mapped_column(UID)
+    transfer_syntax: Mapped[str] = mapped_column(UID)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)
+    file: Mapped[str] = mapped_column(Text)
+    source: Mapped[str] = mapped_column(Text)
+    received_at: Mapped[datetime]
+
+
+class StudyEvents(Table):
+    """The history of studies; append-only. It may name a study of which nothing was kept."""
+
+    __tablename__ = "study_events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_uid: Mapped[str] = mapped_column(UID, index=True)
+    at: Mapped[datetime]
+    event: Mapped[str] = mapped_column(String(32))
+    detail: Mapped[str] = mapped_column(Text)
+
+
+class Jobs(Table):
+    """One row a job: one route on one study."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    identity: Mapped[str] = mapped_column(Text, unique=True)
+    study_uid: Mapped[str] = mapped_column(UID, ForeignKey("studies.study_uid"), index=True)
+    route: Mapped[str] = mapped_column(Text)
+    model: Mapped[str] = mapped_column(Text)
+    digest: Mapped[str] = mapped_column(String(64))
+    inputs: Mapped[Any] = mapped_column(JSON)
+    instances: Mapped[Any] = mapped_column(JSON)
+    priority: Mapped[int]
+    state: Mapped[State]
+    stage: Mapped[str] = mapped_column(String(32))
+    attempts: Mapped[int]
+    orphanings: Mapped[int]
+    fence: Mapped[int]
+    due_at: Mapped[datetime]
+    owner: Mapped[str | None] = mapped_column(Text)
+    lease_until: Mapped[datetime | None]
+    reason: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    __table_args__ = (Index(None, "state", "due_at"),)
+
+
+class JobEvents(Table):
+    """The history of jobs; append-only, written with the state that it explains."""
+
+    __tablename__ = "job_events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(64), ForeignKey("jobs.id"), index=True)
+    at: Mapped[datetime]
+    event: Mapped[Event]
+    state: Mapped[State]
+    stage: Mapped[str] = mapped_column(String(32))
+    seconds: Mapped[float | None]
+    detail: Mapped[str] = mapped_column(Text)
