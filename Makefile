@@ -1,0 +1,21 @@
+# Each target is one line that calls a script; `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check train-phantom evaluate-phantom
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\): ## /  make \1\t/p' Makefile | expand --tabs=28
+
+demo: ## send a phantom study through the node and show the result; ORTHANC=1 delivers to Orthanc
+	@deploy/setup $(if $(ORTHANC),--peers) && .venv/bin/python deploy/demo.py $(if $(ORTHANC),--orthanc)
+
+test: ## set up, run every check and every test
+	@deploy/setup --tests --peers && tests/check
+
+check: ## format, lint and types only
+	@deploy/setup --tests && tests/check static
+
+train-phantom: ## train the small network that ships with the code
+	@deploy/setup && .venv/bin/python -m tests.phantoms train
+
+evaluate-phantom: ## measure it on phantoms it has not seen
+	@deploy/setup && .venv/bin/python -m tests.phantoms evaluate

@@ -1,0 +1,111 @@
+"""The README names everything that a person can configure, call or meet.
+
+Covered: that each word stands there as code (`word`), taken from the program itself. Not covered:
+whether what is said about it is true and clear; that is for review.
+"""
+
+import argparse
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pydantic
+import pytest
+
+from app import cli, errors
+from app.config import Config
+from app.log import LEVEL_VARIABLE
+from app.pipeline import STAGES
+from app.store.jobs import Event, State
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def config_keys(model: type[pydantic.BaseModel], above: str = "") -> Iterator[str]:
+    """Yield the dotted path of every key; lists and dictionaries add no part of their own."""
+    for name, field in model.model_fields.items():
+        path = f"{above}.{name}" if above else name
+        yield path
+        for inner in models_in(field.annotation):
+            yield from config_keys(inner, path)
+
+
+def models_in(annotation: object) -> Iterator[type[pydantic.BaseModel]]:
+    """Yield the models that a key's value may hold, at any depth of its type."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        if issubclass(annotation, pydantic.BaseModel):
+            yield annotation
+        return
+    for inner in typing.get_args(annotation):
+        yield from models_in(inner)
+
+
+def commands(parser: argparse.ArgumentParser) -> list[str]:
+    """Return the names of the parser's sub-commands."""
+    (choices,) = (
+        action.choices
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    return [*choices]
+
+
+def error_names() -> list[str]:
+    """Return every class of the error tree."""
+    return [
+        name
+        for name, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, errors.NodeError)
+    ]
+
+
+TOLD = {
+    "configuration key": sorted({*config_keys(Config)}),
+    "command": commands(cli.parser()),
+    "state": [*State],
+    "event": [*Event],
+    "error": error_names(),
+    "stage": [*STAGES],
+    "environment variable": [LEVEL_VARIABLE, "HOLOSCAN_CONFIG_PATH"],
+}
+
+
+def missing(words: list[str], text: str) -> list[str]:
+    """Return the words that do not stand in the text as code."""
+    code = " ".join(re.findall(r"`([^`\n]+)`", text))
+    told = set(re.findall(r"[\w.-]+", code))
+    return [word for word in words if word not in told and word.rpartition(".")[2] not in told]
+
+
+@pytest.mark.parametrize("kind", TOLD)
+def test_the_readme_names_every(kind: str) -> None:
+    """It fails with the list of what is missing."""
+    text = README.read_text(encoding="utf-8") if README.exists() else ""
+    assert len(TOLD[kind]) > 1
+    lacking = missing(TOLD[kind], text)
+    assert not lacking, f"README.md must name, as `code`, each {kind}: {', '.join(lacking)}"
+
+
+def test_keys_are_found_at_every_depth() -> None:
+    """Sections, dictionaries of unions, tuples in dictionaries, and plain values."""
+    keys = set(TOLD["configuration key"])
+    assert {"data", "door.port", "archives.token_env", "routes.inputs", "models.folder"} <= keys
+    assert {"routes.inputs.op", "routes.inputs.low", "jobs.retry_delays_s"} <= keys
+
+
+@pytest.mark.parametrize(
+    ("text", "lacking"),
+    [
+        ("", ["door.port", "serve"]),
+        ("door.port and serve, but not as code", ["door.port", "serve"]),
+        ("`door.port` and `python -m app serve`", []),
+        ("| `port` | the port |\n| `serve` | … |", []),
+        ("`door.ports` `server`", ["door.port", "serve"]),
+    ],
+)
+def test_a_word_counts_as_named_only_as_code(text: str, lacking: list[str]) -> None:
+    """The whole word, or the last part of a dotted one, between backquotes."""
+    assert missing(["door.port", "serve"], text) == lacking
