@@ -88,7 +88,7 @@ class Intake(Section):
                 return None
             new = [job.id for job in jobs if add_job(connection, job, now)]
             known = [job.id for job in jobs if job.id not in new]
-            detail = f"{len(new)} new jobs, {len(known)} known {known or ''}".rstrip()
+            detail = f"jobs made: {len(new)}" + (f", known: {', '.join(known)}" if known else "")
             _note(connection, study_uid, "routed", detail, now)
             return new
 

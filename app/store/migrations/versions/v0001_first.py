@@ -98,10 +98,11 @@ def _jobs() -> None:
 
 
 def _events(table: str, *columns: sa.Column[object]) -> None:
-    """Make a table to which rows can only be added."""
+    """Make a table to which rows can only be added, whichever program opens the file."""
     op.create_table(table, sa.Column("id", sa.Integer, primary_key=True), *columns)
-    for change in ("UPDATE", "DELETE"):
-        op.execute(
-            f"CREATE TRIGGER {table}_no_{change.lower()} BEFORE {change} ON {table} "
-            f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
-        )
+    refuse = f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+    op.execute(f"CREATE TRIGGER {table}_no_update BEFORE UPDATE ON {table} {refuse}")
+    op.execute(f"CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table} {refuse}")
+    # INSERT OR REPLACE deletes the old row without asking the trigger above
+    taken = f"WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id)"  # noqa: S608  # our own names
+    op.execute(f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} {taken} {refuse}")

@@ -1,0 +1,209 @@
+"""The job log under any order of moves, deaths, pauses and power cuts.
+
+A model of its own keeps who must hold which job and which lines were caused. A cut is a copy of the
+file and its WAL taken while they are open, which is what `kill -9` leaves; pages that the kernel
+had not synced yet are not dropped here.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from app.store.jobs import Event, Job, LeaseLost, State, after
+from app.store.store import Store
+from tests.log_rows import START, add_jobs
+
+LEASE_S = 30
+OWNERS = st.sampled_from(["a", "b", "c"])
+ANY = st.integers(0, 1_000)
+
+
+@cache
+def _empty() -> bytes:
+    """Return the file of an empty log, made once."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "node.db"
+        Store.open(path).close()
+        return path.read_bytes()
+
+
+class JobLog(RuleBasedStateMachine):
+    """Nodes that share one log, and everything that can befall them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory(prefix="job-log-")
+        self.cuts = 0
+        self._file().write_bytes(_empty())
+        self.store = Store.open(self._file(), migrate=False)
+        self.now = START
+        self.lines: dict[str, list[Event]] = {}
+        self.held: dict[str, Job] = {}
+        self.lost: list[Job] = []
+        self.fences: dict[str, int] = {}
+        self.leases: dict[str, datetime] = {}
+
+    def teardown(self) -> None:
+        """Close what is open."""
+        self.store.close()
+        self.folder.cleanup()
+
+    def _file(self) -> Path:
+        return Path(self.folder.name) / f"{self.cuts}.db"
+
+    def _note(self, job_id: str, event: Event) -> None:
+        self.lines[job_id].append(event)
+
+    def _pick(self, number: int) -> Job:
+        return self.held[sorted(self.held)[number % len(self.held)]]
+
+    def _any_job(self, number: int) -> str:
+        return sorted(self.lines)[number % len(self.lines)]
+
+    def _taken(self, jobs: list[Job]) -> None:
+        """Note that these jobs were taken from their owners."""
+        for job in jobs:
+            self.lost.append(self.held.pop(job.id))
+            ended = job.state == State.FAILED
+            assert ended == (job.orphanings == 3)
+            self._note(job.id, Event.GAVE_UP if ended else Event.ORPHANED)
+
+    @rule(count=st.integers(1, 3))
+    def arrive(self, count: int) -> None:
+        """A study makes some jobs."""
+        names = [f"job {len(self.lines) + number}" for number in range(count)]
+        assert add_jobs(self.store, *names, now=self.now) == names
+        self.lines.update({name: [Event.CREATED] for name in names})
+
+    @rule(owner=OWNERS, limit=st.integers(1, 3))
+    def claim(self, owner: str, limit: int) -> None:
+        """A node takes work; nobody else may hold it."""
+        due = [job for job in self.store.jobs(State.WAITING) if job.due_at <= self.now]
+        for job in due:
+            self._note(job.id, Event.DUE)
+        for job in self.store.claim(owner, self.now, LEASE_S, limit):
+            assert job.id not in self.held
+            assert job.fence > self.fences.get(job.id, 0)
+            assert job.due_at <= self.now
+            self.fences[job.id] = job.fence
+            self.leases[job.id] = self.now + timedelta(seconds=LEASE_S)
+            self.held[job.id] = job
+            self._note(job.id, Event.CLAIMED)
+
+    @rule(owner=OWNERS)
+    def beat(self, owner: str) -> None:
+        """A node learns exactly which jobs it still holds."""
+        mine = {job.id for job in self.held.values() if job.owner == owner}
+        assert self.store.extend(owner, self.now, LEASE_S) == mine
+        self.leases.update(dict.fromkeys(mine, self.now + timedelta(seconds=LEASE_S)))
+
+    @precondition(lambda self: self.held)
+    @rule(number=ANY)
+    def pass_a_stage(self, number: int) -> None:
+        """A stage is done; its owner goes on."""
+        job = self._pick(number)
+        self.held[job.id] = self.store.passed(job, job.stage, "next", 1.0, "", self.now)
+        self._note(job.id, Event.PASSED)
+
+    @precondition(lambda self: self.held)
+    @rule(number=ANY, end=st.sampled_from(["finish", "postpone", "give_up", "hand_back"]))
+    def let_go(self, number: int, end: str) -> None:
+        """The owner ends its part."""
+        job = self._pick(number)
+        self._note(job.id, ENDS[end][0])
+        ENDS[end][1](self.store, self.held.pop(job.id))
+
+    @precondition(lambda self: self.lost)
+    @rule(number=ANY, end=st.sampled_from(["finish", "postpone", "give_up", "hand_back"]))
+    def wake_up_too_late(self, number: int, end: str) -> None:
+        """An owner that lost its job writes nothing."""
+        with pytest.raises(LeaseLost):
+            ENDS[end][1](self.store, self.lost[number % len(self.lost)])
+
+    @rule(seconds=st.integers(1, 60))
+    def wait(self, seconds: int) -> None:
+        """Time goes by."""
+        self.now += timedelta(seconds=seconds)
+
+    @rule()
+    def recover(self) -> None:
+        """A node looks for leases that are over."""
+        over = {job_id for job_id in self.held if self.leases[job_id] <= self.now}
+        recovered = self.store.recover(self.now)
+        assert {job.id for job in recovered} == over
+        self._taken(recovered)
+
+    @precondition(lambda self: self.lines)
+    @rule(number=ANY)
+    def cancel(self, number: int) -> None:
+        """A person cancels a job that can be cancelled."""
+        job = self.store.job(self._any_job(number))
+        if job.state in {State.QUEUED, State.WAITING, State.RUNNING}:
+            self.store.cancel(job.id, self.now)
+            self._note(job.id, Event.CANCELLED)
+            if job.id in self.held:
+                self.lost.append(self.held.pop(job.id))
+
+    @precondition(lambda self: self.lines)
+    @rule(number=ANY)
+    def retry(self, number: int) -> None:
+        """A person brings back a job that ended."""
+        job = self.store.job(self._any_job(number))
+        if job.state in {State.FAILED, State.CANCELLED}:
+            self.store.retry(job.id, self.now)
+            self._note(job.id, Event.RETRIED)
+
+    @rule()
+    def cut_the_power(self) -> None:
+        """Nothing is closed; the node starts again from what lies on the disk."""
+        before = self._file()
+        self.cuts += 1
+        shutil.copy(before, self._file())
+        shutil.copy(f"{before}-wal", f"{self._file()}-wal")
+        self.store.close()
+        self.store = Store.open(self._file(), migrate=False)
+        recovered = self.store.recover(self.now, all_running=True)
+        assert {job.id for job in recovered} == set(self.held)
+        self._taken(recovered)
+
+    @invariant()
+    def no_line_is_lost_and_history_explains_the_state(self) -> None:
+        """The log has the lines that were caused, and they lead to the state that it shows."""
+        jobs = self.store.jobs(limit=10_000)
+        assert {job.id for job in jobs} == set(self.lines)
+        for job in jobs:
+            lines = self.store.events(job.id)
+            assert [line.event for line in lines] == self.lines[job.id]
+            state = None
+            for line in lines:
+                state = after(state, line.event)
+                assert state == line.state
+            assert state == job.state
+
+    @invariant()
+    def who_holds_a_job_is_its_owner(self) -> None:
+        """And what it holds is what the log says."""
+        running = {job.id: (job.owner, job.fence) for job in self.store.jobs(State.RUNNING)}
+        assert running == {job.id: (job.owner, job.fence) for job in self.held.values()}
+
+
+ENDS: dict[str, tuple[Event, Callable[[Store, Job], Job]]] = {
+    "finish": (Event.FINISHED, lambda store, job: store.finish(job, 1.0, "", START)),
+    "postpone": (
+        Event.POSTPONED,
+        lambda store, job: store.postpone(job, START + timedelta(minutes=1), "", START),
+    ),
+    "give_up": (Event.GAVE_UP, lambda store, job: store.give_up(job, "", START)),
+    "hand_back": (Event.HANDED_BACK, lambda store, job: store.hand_back(job, "", START)),
+}
+
+TestJobLog = JobLog.TestCase
+TestJobLog.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
