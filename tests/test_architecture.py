@@ -66,6 +66,7 @@ MAY_CATCH_EVERYTHING = {
     "app/door/scp.py": "a callback of the network library: the sender gets its answer",
     "app/workers/serve.py": "the edge of the child: the parent sorts what it is told",
     "app/dicom/series.py": "pydicom raises anything on hostile input",
+    "app/pipeline/sources.py": "same: an element that cannot be read is not copied",
 }
 """File that may catch Exception without raising it again → why."""
 

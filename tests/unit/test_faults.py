@@ -1,7 +1,7 @@
 """Crash points: one crash where a test asks for it, none anywhere else.
 
-Covered: the helper alone. Not covered: the places that use it, where the fault tests crash the
-node.
+Covered: the helper alone, crash and hang. Not covered: the places that use it, where the fault
+tests crash the node.
 """
 
 import os
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from app.faults import VARIABLE, crash_point
+from app.faults import HANG_VARIABLE, VARIABLE, crash_point
+from tests.waiting import wait_until
 
 PROGRAM = "from app.faults import crash_point; crash_point('encode.after'); print('passed')"
 
@@ -37,6 +38,19 @@ def test_the_first_to_arrive_is_killed_and_the_second_passes(tmp_path: Path) -> 
     assert run(asked).returncode == -signal.SIGKILL
     assert not marker.exists()
     assert run(asked).stdout == "passed\n"
+
+
+def test_a_process_can_be_made_to_hang_instead(tmp_path: Path) -> None:
+    """It is stopped where it stands, and only SIGKILL or SIGCONT changes that."""
+    marker = tmp_path / "marker"
+    marker.touch()
+    environment = {**os.environ, HANG_VARIABLE: f"encode.after:{marker}"}
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment) as process:
+        status = Path(f"/proc/{process.pid}/stat")
+        wait_until(lambda: ") T " in status.read_text(encoding="ascii"), what="the stop")
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not marker.exists()
 
 
 def test_another_point_is_passed(tmp_path: Path) -> None:
