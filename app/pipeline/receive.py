@@ -1,0 +1,101 @@
+"""Bytes → spool: an object is kept exactly as it was sent, in a file that survives a power cut."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from app.dicom.encoded import Identifiers, read_identifiers
+from app.dicom.part10 import dataset_sha256, header, read_part10
+from app.files import PARTIAL, durable, make_folder, sync_folder
+
+SPOOL, QUARANTINE = "spool", "quarantine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """An object that came in whole; digest and size are of the data set as it was sent."""
+
+    identifiers: Identifiers
+    transfer_syntax: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """An object in its file."""
+
+    file: str
+    """Path relative to the data folder."""
+    sha256: str
+    size: int
+
+
+def examine(dataset: bytes, transfer_syntax: str) -> Arrived:
+    """Say what arrived, decoding nothing; a data set that is not whole is refused."""
+    return Arrived(
+        identifiers=read_identifiers(dataset, transfer_syntax),
+        transfer_syntax=transfer_syntax,
+        sha256=hashlib.sha256(dataset).hexdigest(),
+        size=len(dataset),
+    )
+
+
+def keep(data_folder: Path, dataset: bytes, arrived: Arrived, file: str | None = None) -> Kept:
+    """Write the data set as a Part 10 file; when this returns, it is on stable storage."""
+    file = file or spool_name()
+    path = data_folder / file
+    make_folder(path.parent)
+    with durable(path) as stream:
+        stream.write(header(arrived.identifiers, arrived.transfer_syntax))
+        stream.write(dataset)
+    return Kept(file=file, sha256=arrived.sha256, size=arrived.size)
+
+
+def spool_name() -> str:
+    """Return a fresh relative path in the spool; nothing in it comes from the sender."""
+    name = uuid4().hex
+    return f"{SPOOL}/{name[:2]}/{name}.dcm"
+
+
+def quarantine_name(arrived: Arrived) -> str:
+    """Return where other content of a held UID is put; sent again, it goes to the same file."""
+    text = f"{arrived.identifiers.sop_uid}/{arrived.transfer_syntax}/{arrived.sha256}"
+    return f"{QUARANTINE}/{hashlib.sha256(text.encode()).hexdigest()[:32]}.dcm"
+
+
+def put_aside(data_folder: Path, file: str, target: str) -> None:
+    """Move a kept file to `target`, durably."""
+    source, goal = data_folder / file, data_folder / target
+    make_folder(goal.parent)
+    source.rename(goal)
+    sync_folder(goal.parent)
+    sync_folder(source.parent)
+
+
+def prepare(data_folder: Path) -> None:
+    """Make the folders beforehand and remove files whose writing was cut short.
+
+    Nobody was told that such a file is kept. A folder made by a process that was then killed may
+    not have reached the disk, hence the syncs.
+    """
+    make_folder(data_folder / QUARANTINE)
+    for number in range(256):
+        make_folder(data_folder / SPOOL / f"{number:02x}")
+    for folder in (data_folder, data_folder / SPOOL):
+        sync_folder(folder)
+    for pattern in (f"{SPOOL}/*/*{PARTIAL}", f"{QUARANTINE}/*{PARTIAL}"):
+        for path in data_folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def read_spooled(data_folder: Path, file: str) -> Arrived:
+    """Say of a spooled file what `examine` said of its data set; a broken file is refused."""
+    found = read_part10(data_folder / file)
+    return Arrived(
+        identifiers=found.identifiers,
+        transfer_syntax=found.transfer_syntax,
+        sha256=dataset_sha256(data_folder / file),
+        size=found.size,
+    )
