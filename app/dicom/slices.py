@@ -1,0 +1,235 @@
+"""One image of a series as the volume needs it, or the sentence why it cannot be part of one."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+
+from app.dicom.series import Scalar, read_header, scalars, text_of, tolerant
+from app.errors import StudyError, UnreadableDicom, UnsupportedGeometry
+
+Vector = NDArray[np.float64]
+
+ORTHONORMAL = 1e-3
+"""How far direction cosines may be from unit length and from a right angle."""
+
+MAX_POSITION_MM = 10_000.0
+SPACING_MM = (0.001, 100.0)
+MAX_CALIBRATION = 1e9
+_NO_VOLUME = {"LOCALIZER": "a localizer", "MOSAIC": "a mosaic of slices"}
+_CALIBRATED = frozenset({"CT", "PT"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plane:
+    """Where an image lies in the patient (PS3.3 C.7.6.2)."""
+
+    position_lps: Vector
+    """Centre of the first pixel in mm."""
+    row_cosines: Vector
+    """Direction in which the column index grows."""
+    column_cosines: Vector
+    """Direction in which the row index grows."""
+    row_spacing_mm: float
+    """Between the centres of neighbouring rows."""
+    column_spacing_mm: float
+
+    @property
+    def normal(self) -> Vector:
+        """The unit normal; the slice index grows along it."""
+        normal = np.cross(self.row_cosines, self.column_cosines)
+        return np.asarray(normal / np.linalg.norm(normal))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Slice:
+    """One image: what it belongs to, where it lies and what its stored values mean."""
+
+    path: Path
+    sop_uid: str
+    series_uid: str
+    study_uid: str
+    frame_of_reference_uid: str
+    modality: str
+    patient: tuple[str, ...]
+    """What tells patients apart; only ever compared, never shown."""
+    rows: int
+    columns: int
+    plane: Plane
+    slope: float
+    intercept: float
+    lossy: bool
+
+
+def read_slice(path: str | Path) -> Slice:
+    """Read the header of one image and refuse what can be no slice of a volume."""
+    path = Path(path)
+    ds = read_header(path)
+    with tolerant(path):
+        _check_kind(ds, path.name)
+        rows, columns = _size(ds, path.name)
+        slope, intercept = _calibration(ds, path.name)
+        return Slice(
+            path=path,
+            sop_uid=_required(ds, "SOPInstanceUID", path.name),
+            series_uid=_required(ds, "SeriesInstanceUID", path.name),
+            study_uid=_required(ds, "StudyInstanceUID", path.name),
+            frame_of_reference_uid=text_of(ds, "FrameOfReferenceUID"),
+            modality=text_of(ds, "Modality"),
+            patient=_patient(ds),
+            rows=rows,
+            columns=columns,
+            plane=_plane(ds, path.name),
+            slope=slope,
+            intercept=intercept,
+            lossy=text_of(ds, "LossyImageCompression") == "01",
+        )
+
+
+def check_one_series(slices: Sequence[Slice]) -> None:
+    """Refuse slices that do not belong to one series of one patient in one frame of reference."""
+    if not slices:
+        raise StudyError("no image was given; a volume needs the slices of one series")
+    for name, what in (
+        ("patient", "several patients, or of one whose data were changed midway"),
+        ("study_uid", "several studies"),
+        ("series_uid", "several series"),
+        ("modality", "several modalities"),
+    ):
+        if len({getattr(each, name) for each in slices}) > 1:
+            raise StudyError(f"the slices are of {what}; send each series on its own")
+    if len({each.frame_of_reference_uid for each in slices}) > 1:
+        raise UnsupportedGeometry(
+            "the slices lie in several frames of reference, so their positions cannot be compared;"
+            " send each frame of reference as its own series"
+        )
+    if not slices[0].frame_of_reference_uid:
+        raise UnsupportedGeometry(
+            "the slices have no FrameOfReferenceUID, so no result could be placed on them;"
+            " send the original images"
+        )
+    sizes = {(each.rows, each.columns) for each in slices}
+    if len(sizes) > 1:
+        shown = " and ".join(f"{rows}×{columns}" for rows, columns in sorted(sizes)[:2])
+        raise UnsupportedGeometry(f"the slices differ in size ({shown}); send each size on its own")
+
+
+def _check_kind(ds: pydicom.Dataset, name: str) -> None:
+    if "PerFrameFunctionalGroupsSequence" in ds or "SharedFunctionalGroupsSequence" in ds:
+        raise UnsupportedGeometry(f"{name}: is an enhanced multi-frame image; send single frames")
+    frames = scalars(ds, "NumberOfFrames")
+    if frames and frames != (1,):
+        raise UnsupportedGeometry(f"{name}: is a multi-frame image; send single frames")
+    for kind in map(str, scalars(ds, "ImageType")):
+        if kind in _NO_VOLUME:
+            raise UnsupportedGeometry(
+                f"{name}: is {_NO_VOLUME[kind]} (ImageType), not a slice; send the series without"
+            )
+    samples, photometric = scalars(ds, "SamplesPerPixel"), text_of(ds, "PhotometricInterpretation")
+    if not photometric:
+        raise StudyError(f"{name}: is not an image; send the series without it")
+    if samples != (1,) or photometric != "MONOCHROME2":
+        raise StudyError(
+            f"{name}: its pixels are {photometric[:16]}, not MONOCHROME2; send the original images"
+        )
+    if "ModalityLUTSequence" in ds:
+        raise StudyError(
+            f"{name}: its values are calibrated by a look-up table, which is not supported;"
+            " send images with RescaleSlope and RescaleIntercept"
+        )
+
+
+def _size(ds: pydicom.Dataset, name: str) -> tuple[int, int]:
+    found = [scalars(ds, keyword) for keyword in ("Rows", "Columns", "BitsAllocated")]
+    sizes = [values[0] for values in found if len(values) == 1 and isinstance(values[0], int)]
+    if len(sizes) != len(found) or min(sizes) < 1:
+        raise UnreadableDicom(
+            f"{name}: Rows, Columns or BitsAllocated is missing or zero; send it again"
+        )
+    if sizes[2] not in (8, 16, 32):
+        raise UnreadableDicom(f"{name}: BitsAllocated is {sizes[2]}; only 8, 16 and 32 can be read")
+    return sizes[0], sizes[1]
+
+
+def _patient(ds: pydicom.Dataset) -> tuple[str, ...]:
+    keywords = ("PatientID", "PatientName", "PatientBirthDate")
+    return tuple(text_of(ds, keyword).rstrip("^ ").casefold() for keyword in keywords)
+
+
+def _plane(ds: pydicom.Dataset, name: str) -> Plane:
+    position = _numbers(ds, "ImagePositionPatient", 3, name)
+    if np.abs(position).max() > MAX_POSITION_MM:
+        raise UnsupportedGeometry(
+            f"{name}: ImagePositionPatient is more than {MAX_POSITION_MM / 1000:g} m from the"
+            " origin, which no scanner reaches; send the original images"
+        )
+    orientation = _numbers(ds, "ImageOrientationPatient", 6, name)
+    row, column = orientation[:3], orientation[3:]
+    faults = (row @ row - 1, column @ column - 1, row @ column)
+    if max(map(abs, faults)) > 2 * ORTHONORMAL:  # of a square: twice the fault of a length
+        raise UnsupportedGeometry(
+            f"{name}: ImageOrientationPatient is not two unit vectors at a right angle;"
+            " send the original images"
+        )
+    spacing = _numbers(ds, "PixelSpacing", 2, name)
+    low, high = SPACING_MM
+    if spacing.min() < low or spacing.max() > high:
+        raise UnsupportedGeometry(
+            f"{name}: PixelSpacing is outside {low:g} to {high:g} mm; send the original images"
+        )
+    return Plane(
+        position_lps=position,
+        row_cosines=row,
+        column_cosines=column,
+        row_spacing_mm=float(spacing[0]),
+        column_spacing_mm=float(spacing[1]),
+    )
+
+
+def _calibration(ds: pydicom.Dataset, name: str) -> tuple[float, float]:
+    given = [scalars(ds, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")]
+    if text_of(ds, "Modality") in _CALIBRATED and not all(given):
+        raise StudyError(
+            f"{name}: RescaleSlope or RescaleIntercept is missing, so its values have no unit;"
+            " send the original images"
+        )
+    slope, intercept = (
+        _one_number(scalars(ds, keyword), default)
+        for keyword, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
+    )
+    if slope == 0 or not max(abs(slope), abs(intercept)) <= MAX_CALIBRATION:  # NaN is refused too
+        raise StudyError(
+            f"{name}: RescaleSlope or RescaleIntercept is not a usable number;"
+            " send the original images"
+        )
+    return slope, intercept
+
+
+def _one_number(values: tuple[Scalar, ...], default: float) -> float:
+    """Return the one number there is, `default` when there is none, NaN for anything else."""
+    if not values:
+        return default
+    number = values[0]
+    return float(number) if len(values) == 1 and isinstance(number, int | float) else math.nan
+
+
+def _numbers(ds: pydicom.Dataset, keyword: str, count: int, name: str) -> Vector:
+    values = scalars(ds, keyword)
+    numbers = [value for value in values if isinstance(value, int | float)]
+    if len(numbers) != len(values) or len(values) != count:
+        state = "missing" if not values else f"not {count} finite numbers"
+        raise UnsupportedGeometry(
+            f"{name}: {keyword} is {state}, so the slice cannot be placed; send the original images"
+        )
+    return np.array(numbers, dtype=np.float64)
+
+
+def _required(ds: pydicom.Dataset, keyword: str, name: str) -> str:
+    text = text_of(ds, keyword)
+    if not text:
+        raise UnreadableDicom(f"{name}: has no {keyword}; send it again")
+    return text

@@ -1,0 +1,160 @@
+"""The pixels of one series as one regular volume; refuses what it cannot place.
+
+Arrays are indexed [k, j, i]: slice, row, column. Affines map (k, j, i, 1) to LPS millimetres.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+
+from app.dicom.geometry import TOLERANCE, by_position, grid_of
+from app.dicom.series import tolerant
+from app.dicom.slices import Slice, check_one_series, read_slice
+from app.errors import StudyError, UnreadableDicom, UnsupportedGeometry
+from app.files import durable, read_json, write_json
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 4 * 1024**3
+"""Volumes that need more memory than this are refused before a pixel is decoded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Volume:
+    """The calibrated values of one series on its own grid."""
+
+    voxels_kji: NDArray[np.float32]
+    affine_lps: NDArray[np.float64]
+    sop_uids: tuple[str, ...]
+    """The instance of each slice, in the order of k."""
+    frame_of_reference_uid: str
+    series_uid: str
+
+    @property
+    def spacing_kji_mm(self) -> tuple[float, float, float]:
+        """The distance between neighbouring voxels along each index."""
+        k, j, i = np.linalg.norm(self.affine_lps[:3, :3], axis=0)
+        return float(k), float(j), float(i)
+
+
+def build_volume(paths: Iterable[str | Path], *, tolerance: float = TOLERANCE) -> Volume:
+    """Build the volume of one series, or raise the StudyError that says why there is none."""
+    slices = [read_slice(path) for path in paths]
+    check_one_series(slices)
+    _check_memory(slices)
+    groups = by_position(slices)
+    _check_uids(groups)
+    grid = grid_of(_one_each(groups), tolerance)
+    first = grid.slices[0]
+    voxels = np.empty((len(grid.slices), first.rows, first.columns), dtype=np.float32)
+    for k, each in enumerate(grid.slices):
+        voxels[k] = _values(each)
+    if any(each.lossy for each in grid.slices):
+        log.info("series %s was compressed with loss", first.series_uid)
+    return Volume(
+        voxels_kji=voxels,
+        affine_lps=grid.affine_lps,
+        sop_uids=tuple(each.sop_uid for each in grid.slices),
+        frame_of_reference_uid=first.frame_of_reference_uid,
+        series_uid=first.series_uid,
+    )
+
+
+def save(volume: Volume, folder: Path, role: str) -> None:
+    """Write the volume durably; the JSON beside the array comes last and says that it is whole."""
+    with durable(folder / f"{role}.npy") as file:
+        np.save(file, volume.voxels_kji, allow_pickle=False)
+    write_json(
+        folder / f"{role}.json",
+        {
+            "affine_lps": volume.affine_lps.tolist(),
+            "sop_uids": list(volume.sop_uids),
+            "frame_of_reference_uid": volume.frame_of_reference_uid,
+            "series_uid": volume.series_uid,
+        },
+    )
+
+
+def load(folder: Path, role: str) -> Volume:
+    """Return the volume that `save` wrote; its voxels are read from the file as they are used."""
+    header = read_json(folder / f"{role}.json")
+    return Volume(
+        voxels_kji=np.load(folder / f"{role}.npy", mmap_mode="r", allow_pickle=False),
+        affine_lps=np.array(header["affine_lps"], dtype=np.float64),
+        sop_uids=tuple(header["sop_uids"]),
+        frame_of_reference_uid=header["frame_of_reference_uid"],
+        series_uid=header["series_uid"],
+    )
+
+
+def _check_memory(slices: Sequence[Slice]) -> None:
+    rows, columns = slices[0].rows, slices[0].columns
+    needed = len(slices) * rows * columns * np.dtype(np.float32).itemsize
+    if needed > MAX_BYTES:
+        raise UnsupportedGeometry(
+            f"{len(slices)} slices of {rows}×{columns} need {needed / 1024**3:.1f} GiB; the limit"
+            f" is {MAX_BYTES / 1024**3:g} GiB, send a smaller reconstruction"
+        )
+
+
+def _check_uids(groups: Sequence[Sequence[Slice]]) -> None:
+    """Refuse one SOP Instance UID at two places; at one place the pixels will be compared."""
+    places = [{each.sop_uid for each in group} for group in groups]
+    if sum(map(len, places)) > len(set().union(*places)):
+        raise StudyError(
+            "one SOP Instance UID names slices at different positions; send the original images"
+        )
+
+
+def _one_each(groups: Sequence[Sequence[Slice]]) -> list[Slice]:
+    """Return one slice for each place; copies are dropped, different pixels are refused."""
+    for k, group in enumerate(groups):
+        kept = _values(group[0]) if len(group) > 1 else None
+        for other in group[1:]:
+            if not np.array_equal(_values(other), kept):  # type: ignore[arg-type]
+                raise UnsupportedGeometry(_several_at(groups, k))
+            log.info("slice %d: %s is a copy of %s", k + 1, other.sop_uid, group[0].sop_uid)
+    return [group[0] for group in groups]
+
+
+def _several_at(groups: Sequence[Sequence[Slice]], k: int) -> str:
+    counts = {len(group) for group in groups}
+    if len(counts) == 1:
+        return (
+            f"every position holds {counts.pop()} different slices (time points, echoes or"
+            " energies); send each as its own series"
+        )
+    return (
+        f"slice {k + 1} of {len(groups)}: {len(groups[k])} different slices lie at one position;"
+        " send the series without repetitions"
+    )
+
+
+def _values(each: Slice) -> NDArray[np.float32]:
+    """Decode one slice and apply its own slope and intercept (PS3.3 C.11.1)."""
+    name = each.path.name
+    with tolerant(each.path):
+        ds = pydicom.dcmread(each.path)
+        if not ds.get("PixelData"):
+            raise UnreadableDicom(f"{name}: has no pixel data; send it again")
+        _check_length(ds, each)
+        stored = ds.pixel_array
+    if stored.shape != (each.rows, each.columns):
+        raise UnreadableDicom(f"{name}: its pixels are not Rows × Columns; send it again")
+    return np.asarray(stored * each.slope + each.intercept, dtype=np.float32)
+
+
+def _check_length(ds: pydicom.Dataset, each: Slice) -> None:
+    """Refuse native pixel data that is shorter than the header says, before it is decoded."""
+    if ds.file_meta.TransferSyntaxUID.is_encapsulated:
+        return
+    needed = each.rows * each.columns * int(ds.BitsAllocated) // 8
+    if len(ds.PixelData) < needed:
+        raise UnreadableDicom(
+            f"{each.path.name}: has {len(ds.PixelData)} of {needed} bytes of pixels; send it again"
+        )
