@@ -1,0 +1,75 @@
+"""A small series and its encoding, for the tests of all that makes a SEG."""
+
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from app.dicom.volume import Volume, build_volume
+from app.pipeline.encode import encode_seg, write_seg
+from tests.properties.strategies import Edit, axial, identity, tiny_card, write_series
+
+NOW = datetime(2024, 3, 4, 5, 6, 7, tzinfo=UTC)
+
+
+def organs() -> NDArray[np.uint8]:
+    """Return a label map of the small axial series: value 1 on two slices, 2 on one."""
+    labels = np.zeros((4, 5, 6), np.uint8)
+    labels[1:3, 1:3, 2] = 1
+    labels[3, 4, 5] = 2
+    return labels
+
+
+def oblique() -> NDArray[Any]:
+    """Return an affine that is turned and whose pixels are oblong."""
+    affine, _ = axial(spacing=(2.5, 0.8, 1.7))
+    cosine, sine = np.cos(0.4), np.sin(0.4)
+    affine[:3, :3] = [[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]] @ affine[:3, :3]
+    return np.asarray(affine)
+
+
+class Case:
+    """A small series in a folder, and its encoding with what the test does not vary filled in."""
+
+    def __init__(self, folder: Path, edit: Edit | None = None, affine: Any = None) -> None:
+        straight, voxels = axial()
+        self.folder = folder
+        self.paths = write_series(
+            folder, straight if affine is None else affine, voxels, (2, 0, 3, 1), edit
+        )
+        self.volume: Volume = build_volume(self.paths)
+
+    def encode(self, labels: Any = None, **changed: Any) -> Dataset:
+        """Encode in memory."""
+        given = {"card": tiny_card(), "identity": identity(), "node_version": "0.1.0", "now": NOW}
+        return encode_seg(
+            organs() if labels is None else labels,
+            self.volume.affine_lps,
+            self.volume.sop_uids,
+            changed.pop("paths", self.paths),
+            **(given | changed),
+        )
+
+    def write(self, labels: Any = None) -> Path:
+        """Encode, check and write into the job's folder."""
+        return write_seg(
+            self.folder,
+            organs() if labels is None else labels,
+            self.volume,
+            self.paths,
+            card=tiny_card(),
+            identity=identity(),
+            node_version="0.1.0",
+            now=NOW,
+        )
+
+
+def as_bytes(seg: Dataset) -> bytes:
+    """Return the file that `seg` becomes."""
+    file = BytesIO()
+    seg.save_as(file)
+    return file.getvalue()
