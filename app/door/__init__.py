@@ -1,0 +1,1 @@
+"""The receiver process: bytes to spool, nothing is decoded."""

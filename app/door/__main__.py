@@ -1,0 +1,95 @@
+"""The door as a process: `python -m app.door --config app.yaml --data FOLDER`.
+
+Prints one JSON line, `{"listening": port}`, when it takes associations. Ends on SIGTERM, on
+SIGINT, and when the pipe that its parent holds as our standard input is closed.
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import stat
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+from app.config import load_config
+from app.dicom.dimse import silence_pynetdicom
+from app.door.scp import Scp
+from app.errors import ConfigError, NodeError
+from app.log import set_up
+from app.pipeline.receive import prepare
+from app.store.store import Store
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 5.0
+STDIN = 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Listen until told to stop; 0 after a clean stop, 2 when it could not listen."""
+    parser = argparse.ArgumentParser(prog="python -m app.door", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="the site's app.yaml")
+    parser.add_argument("--data", type=Path, required=True, help="the node's data folder")
+    args = parser.parse_args(argv)
+    set_up(stream=sys.stderr)
+    silence_pynetdicom()
+    warnings.simplefilter("ignore")  # pydicom's warnings quote values
+    threading.excepthook = _note_thread
+    try:
+        return _serve(args.config, args.data)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+    except (NodeError, OSError) as error:
+        log.error("the door does not open: %s", error)  # noqa: TRY400  # a sentence will do
+    return 2
+
+
+def _serve(config: Path, data: Path) -> int:
+    stop = _stop_event()
+    door = load_config(config).door
+    prepare(data)
+    store = Store.open(data / "node.db", migrate=False)
+    try:
+        scp = Scp(door, data, store)
+        port = scp.open()
+        sys.stdout.write(json.dumps({"listening": port}) + "\n")
+        sys.stdout.flush()
+        stop.wait()
+        scp.close(GRACE_S)
+    finally:
+        store.close()
+    return 0
+
+
+def _stop_event() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    # the parent may have blocked them before it started us
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+    mode = os.fstat(STDIN).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        threading.Thread(target=_await_end_of_input, args=(stop,), daemon=True).start()
+    return stop
+
+
+def _await_end_of_input(stop: threading.Event) -> None:
+    while os.read(STDIN, 1024):
+        pass
+    stop.set()
+
+
+def _note_thread(args: threading.ExceptHookArgs) -> None:
+    """Write one line where Python would print a traceback with what a peer sent."""
+    log.error("a thread of the door ended by %s", args.exc_type.__name__)
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)  # threads that wait for a silent peer would hold the process

@@ -1,0 +1,199 @@
+"""The real peers that tests and the demo talk to: Debian's Orthanc and dcmtk's senders.
+
+Usable without pytest; only `require` needs it, to skip on a developer's machine and to fail in CI.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Self
+
+import requests
+
+from tests.waiting import wait_until
+
+PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
+DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+STOP_S = 20.0
+
+
+def find(tool: str) -> str | None:
+    """Return the path of an installed program or plugin."""
+    if tool == "orthanc-dicomweb":
+        return str(DICOMWEB_PLUGIN) if DICOMWEB_PLUGIN.exists() else None
+    return shutil.which(tool, path=PATH)
+
+
+def require(*tools: str) -> None:
+    """Skip the test when a tool is missing; in CI, where all are installed, fail."""
+    missing = [tool for tool in tools if find(tool) is None]
+    if not missing:
+        return
+    import pytest  # noqa: PLC0415  # the demo has none
+
+    reason = f"not installed: {', '.join(missing)}"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def echoscu(
+    port: int, *, called: str = "MARGINALIA", calling: str = "PEER"
+) -> "subprocess.CompletedProcess[str]":
+    """Ask with dcmtk's echoscu whether the door is there."""
+    return _run("echoscu", "-aet", calling, "-aec", called, "127.0.0.1", str(port))
+
+
+def storescu(
+    port: int,
+    paths: Sequence[Path],
+    *,
+    called: str = "MARGINALIA",
+    calling: str = "PEER",
+    options: Sequence[str] = (),
+) -> "subprocess.CompletedProcess[str]":
+    """Send files, or all files in folders, with dcmtk's storescu over one association.
+
+    -R proposes only what the files need: its default proposals have no SEG in them.
+    """
+    names = ["-aet", calling, "-aec", called, "127.0.0.1", str(port)]
+    return _run("storescu", "-R", "+sd", "+r", *options, *names, *map(str, paths))
+
+
+def dcmsend(
+    port: int, paths: Sequence[Path], *, called: str = "MARGINALIA", calling: str = "PEER"
+) -> "subprocess.CompletedProcess[str]":
+    """Send files as they are, compressed or not, with dcmtk's dcmsend."""
+    names = ["-aet", calling, "-aec", called, "127.0.0.1", str(port)]
+    return _run("dcmsend", "--no-uid-checks", "--decompress-never", *names, *map(str, paths))
+
+
+def _run(tool: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    call = [find(tool) or tool, *arguments]
+    return subprocess.run(
+        call, capture_output=True, text=True, errors="replace", check=False, timeout=120
+    )
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago, for peers that cannot take port 0."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Orthanc:
+    """A real Orthanc with its DICOMweb plugin, on free ports, with a storage of its own.
+
+    Orthanc 1.10 cannot bind to the loopback address alone; HTTP is answered to this machine only.
+    """
+
+    def __init__(self, storage: Path | None = None) -> None:
+        self._stack = ExitStack()
+        if storage is None:
+            temporary = tempfile.TemporaryDirectory(prefix="orthanc-")
+            storage = Path(self._stack.enter_context(temporary))
+        self.storage = storage
+        self.http_port = free_port()
+        self.dicom_port = free_port()
+        self.log = storage / "orthanc.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._stack.close()
+
+    @property
+    def url(self) -> str:
+        """Root of the REST interface."""
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def dicomweb_url(self) -> str:
+        """Root of the DICOMweb service."""
+        return f"{self.url}/dicom-web"
+
+    @property
+    def pid(self) -> int:
+        """The process id, 0 when it does not run."""
+        return self._process.pid if self._process else 0
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        configuration = self.storage / "orthanc.json"
+        configuration.write_text(json.dumps(self._configuration()), encoding="utf-8")
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [find("Orthanc") or "Orthanc", str(configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            wait_until(self._answers, 30, f"the start of Orthanc (see {self.log})")
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """Ask it to end and wait for that."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self._process = None
+
+    def kill(self) -> None:
+        """End it without a warning; its storage stays."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def restart(self) -> None:
+        """Start it again on the same ports and the same storage."""
+        self.stop()
+        self.start()
+
+    def instances(self) -> list[str]:
+        """Return the SOP Instance UIDs that it holds."""
+        found = requests.get(f"{self.url}/instances?expand", timeout=10).json()
+        return sorted(each["MainDicomTags"]["SOPInstanceUID"] for each in found)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text(errors="replace")[-2000:]
+        try:
+            return requests.get(f"{self.url}/system", timeout=2).ok
+        except requests.ConnectionError:
+            return False
+
+    def _configuration(self) -> dict[str, object]:
+        return {
+            "Name": "archive of a test",
+            "StorageDirectory": str(self.storage / "db"),
+            "IndexDirectory": str(self.storage / "db"),
+            "Plugins": [str(DICOMWEB_PLUGIN)],
+            "HttpPort": self.http_port,
+            "DicomPort": self.dicom_port,
+            "DicomAet": "ORTHANC",
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "DicomAlwaysAllowEcho": True,
+            "DicomAlwaysAllowStore": True,
+            "UnknownSopClassAccepted": True,
+            "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": False},
+        }

@@ -1,0 +1,129 @@
+"""What becomes of files that an earlier door left behind, with a real job log and real files.
+
+Covered: every state in which a process may have died between file and row. Not covered: objects
+that come in while the door runs (tests/sockets/test_door.py).
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydicom.uid import ExplicitVRLittleEndian
+
+from app.door.intake import MARGIN_S, MARKER, Intake
+from app.pipeline.receive import Kept, examine, keep, prepare, put_aside
+from app.store.store import Store
+from tests.sockets.scu import Made, image, new_study
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder as the door prepares it."""
+    prepare(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def store(data: Path) -> Iterator[Store]:
+    """Its job log."""
+    store = Store.open(data / "node.db")
+    yield store
+    store.close()
+
+
+def leave(data: Path, made: Made) -> Kept:
+    """Leave a file without a row, as a killed process does."""
+    return keep(data, made.dataset, examine(made.dataset, made.syntax))
+
+
+def take(data: Path, store: Store, made: Made) -> Path:
+    """Bring an object in and return its file."""
+    claimed = (made.sop_class, made.sop_uid)
+    outcome = Intake(data, store).take(
+        made.dataset, made.syntax, claimed=claimed, source="PEER@127.0.0.1"
+    )
+    assert outcome.status == 0
+    row = store.find_instance(made.sop_uid)
+    assert row is not None
+    return data / row.file
+
+
+def test_a_file_without_a_row_gets_one(data: Path, store: Store) -> None:
+    """With all that the row would have said."""
+    made = image(new_study())
+    kept = leave(data, made)
+    assert Intake(data, store).adopt_orphans() == 1
+    [row] = store.instances(made.study_uid)
+    assert (row.file, row.sha256, row.size) == (kept.file, kept.sha256, kept.size)
+    assert (row.sop_uid, row.transfer_syntax) == (made.sop_uid, ExplicitVRLittleEndian)
+    assert Intake(data, store).adopt_orphans() == 0
+
+
+def test_a_second_copy_without_a_row_is_removed(data: Path, store: Store) -> None:
+    """The answer of the first was lost, and the sender came again."""
+    made = image(new_study())
+    held = take(data, store, made)
+    kept = leave(data, made)
+    assert Intake(data, store).adopt_orphans() == 0
+    assert held.exists()
+    assert not (data / kept.file).exists()
+
+
+def test_a_copy_takes_the_place_of_a_lost_file(data: Path, store: Store) -> None:
+    """The row keeps its promise."""
+    made = image(new_study())
+    held = take(data, store, made)
+    held.unlink()
+    leave(data, made)
+    assert Intake(data, store).adopt_orphans() == 0
+    assert held.read_bytes().endswith(made.dataset)
+    assert len(store.instances(made.study_uid)) == 1
+
+
+def test_other_content_without_a_row_is_put_aside(data: Path, store: Store) -> None:
+    """Two associations brought the same UID, and the process died in between."""
+    made = image(new_study())
+    held = take(data, store, made)
+    other = replace(made, dataset=made.dataset[:-1] + b"!")
+    kept = leave(data, other)
+    assert Intake(data, store).adopt_orphans() == 0
+    assert held.read_bytes().endswith(made.dataset)
+    assert not (data / kept.file).exists()
+    [aside] = (data / "quarantine").iterdir()
+    assert aside.read_bytes().endswith(other.dataset)
+    [alarm] = [e for e in store.study_events(made.study_uid) if e.event == "quarantined"]
+    assert aside.name in alarm.detail
+
+
+def test_a_broken_file_is_left_alone(data: Path, store: Store) -> None:
+    """It is nobody's, but it may say something to a person; the others are noted."""
+    made = image(new_study())
+    leave(data, made)
+    broken = data / "spool" / "00" / ("0" * 32 + ".dcm")
+    broken.write_bytes(b"broken")
+    assert Intake(data, store).adopt_orphans() == 1
+    assert broken.exists()
+
+
+def test_a_start_looks_only_at_files_since_the_last_one(data: Path, store: Store) -> None:
+    """A spool of a hundred thousand files does not delay it."""
+    old, young = image(new_study()), image(new_study())
+    assert Intake(data, store).adopt_orphans() == 0
+    last = (data / "spool" / MARKER).stat().st_mtime
+    path = data / leave(data, old).file
+    os.utime(path, (last - MARGIN_S - 10, last - MARGIN_S - 10))
+    leave(data, young)
+    assert Intake(data, store).adopt_orphans() == 1
+    assert store.find_instance(old.sop_uid) is None
+    assert store.find_instance(young.sop_uid) is not None
+
+
+def test_a_file_moved_aside_leaves_nothing_behind(data: Path) -> None:
+    """It has one name before and one name after."""
+    made = image(new_study())
+    kept = leave(data, made)
+    put_aside(data, kept.file, "quarantine/x.dcm")
+    assert not (data / kept.file).exists()
+    assert (data / "quarantine" / "x.dcm").read_bytes().endswith(made.dataset)
