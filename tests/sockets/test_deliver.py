@@ -1,0 +1,404 @@
+"""Results to archives: folders, a DICOMweb archive that fails in every way, a real Orthanc.
+
+Covered: what counts as delivered, what is tried again and what is not, that each is true for the
+archive afterwards; concurrency and repair of the folder archive. Not covered: TLS, archives that
+change what they are sent, storage commitment, and retries themselves (those belong to the job).
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pydicom
+import pytest
+from dicomweb_client import DICOMfileClient
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+from app.config import ArchiveConfig, DicomwebArchive, FilesArchive, FolderArchive
+from app.dicom.folder import INDEX, LOCK, STAGING
+from app.errors import ArchiveUnavailable, ConfigError, DeliveryRefused
+from app.pipeline.deliver import deliver
+from tests import archive as faults
+from tests.archive import Archive, Fault, running_archive
+from tests.peers import Orthanc, require
+from tests.sockets.scu import new_study
+
+FIXED_BOUNDARY = b"0f3cf5c0-70e0-41ef-baef-c6f9f65ec3e1"
+"""The one boundary that dicomweb-client 0.61 uses for every request."""
+
+
+def result(folder: Path, *, size: int = 64, private: bytes = b"") -> Path:
+    """Write a result of a synthetic patient; `private` bytes lie inside the object."""
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.SOPClassUID, ds.SOPInstanceUID = SecondaryCaptureImageStorage, new_study()
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = new_study(), new_study()
+    ds.PatientName, ds.PatientID, ds.Modality = "PHANTOM^RESULT", "PHANTOM", "OT"
+    if private:
+        block = ds.private_block(0x0099, "PHANTOM", create=True)
+        block.add_new(1, "OB", private + b"\0" * (len(private) % 2))
+    ds.Rows, ds.Columns, ds.SamplesPerPixel = size // 64, 64, 1
+    ds.BitsAllocated = ds.BitsStored = 8
+    ds.HighBit, ds.PixelRepresentation, ds.PhotometricInterpretation = 7, 0, "MONOCHROME2"
+    ds.PixelData = bytes(size)
+    path = folder / f"{ds.SOPInstanceUID}.dcm"
+    ds.save_as(path, enforce_file_format=True)
+    return path
+
+
+def uid_of(path: Path) -> str:
+    """Return the SOP Instance UID of a result."""
+    return path.name.removesuffix(".dcm")
+
+
+@pytest.fixture
+def archive() -> Iterator[Archive]:
+    """An archive that does what it is told."""
+    with running_archive() as running:
+        yield running
+
+
+def dicomweb(archive: Archive, timeout_s: float = 5.0) -> DicomwebArchive:
+    """Return the configuration of an archive under test."""
+    return DicomwebArchive(kind="dicomweb", url=archive.url, timeout_s=timeout_s)
+
+
+# -- DICOMweb: what counts as delivered ------------------------------------------------------
+
+
+def test_a_delivery_has_a_receipt(archive: Archive, tmp_path: Path) -> None:
+    """It names the objects and says who says so; the archive holds the very bytes."""
+    paths = [result(tmp_path), result(tmp_path)]
+    receipt = deliver(paths, "pacs", dicomweb(archive))
+    assert receipt.to_json() == {
+        "destination": "pacs",
+        "sop_uids": [uid_of(path) for path in paths],
+        "proof": f"{archive.url} lists all 2 objects (QIDO-RS)",
+    }
+    assert archive.held == {uid_of(path): path.read_bytes() for path in paths}
+    assert len(archive.posts) == 2
+
+
+def test_delivering_again_sends_nothing(archive: Archive, tmp_path: Path) -> None:
+    """The archive is asked before anything is sent."""
+    path = result(tmp_path)
+    deliver([path], "pacs", dicomweb(archive))
+    receipt = deliver([path], "pacs", dicomweb(archive))
+    assert len(archive.posts) == 1
+    assert "before this try" in receipt.proof
+
+
+TRANSIENT = [
+    pytest.param(faults.unavailable(503), "HTTP 503", id="503"),
+    pytest.param(faults.unavailable(503, "120"), "asks to wait 120 s", id="retry-after"),
+    pytest.param(faults.unavailable(429, "7"), "asks to wait 7 s", id="429"),
+    pytest.param(faults.unavailable(500), "HTTP 500", id="500"),
+    pytest.param(faults.unavailable(507), "HTTP 507", id="507"),
+    pytest.param(faults.LIE, "does not list", id="200-empty"),
+    pytest.param(faults.XML, "does not list", id="xml"),
+    pytest.param(faults.refusal(202, 0xA700), "reason A700H", id="202-no-space"),
+    pytest.param(faults.refusal(409, 0x0213), "resource limitation", id="409-no-space"),
+    pytest.param(faults.CUT_BEFORE, "connection failed", id="cut"),
+    pytest.param(faults.CUT_AFTER, "connection failed", id="answer-lost"),
+    pytest.param(faults.CUT_INSIDE, "connection failed", id="half-answer"),
+    pytest.param(faults.STALL, "no answer within 0.5 s", id="stall"),
+    pytest.param(faults.DRIP, "no answer within 0.5 s", id="drip"),
+]
+
+
+@pytest.mark.parametrize("size", [64, 2 << 20], ids=["small", "2MB"])
+@pytest.mark.parametrize(("fault", "words"), TRANSIENT)
+def test_what_passes_is_tried_again_and_then_whole(
+    archive: Archive, tmp_path: Path, fault: Fault, words: str, size: int
+) -> None:
+    """Never a success the first time, never an empty body the second time (objects > 1 MB)."""
+    path = result(tmp_path, size=size)
+    archive.faults.append(fault)
+    with pytest.raises(ArchiveUnavailable, match=words) as caught:
+        deliver([path], "pacs", dicomweb(archive, timeout_s=0.5))
+    assert caught.value.retry
+    assert "pacs" in str(caught.value)
+    deliver([path], "pacs", dicomweb(archive))
+    assert archive.held == {uid_of(path): path.read_bytes()}
+    assert all(length > path.stat().st_size for length in archive.posts)
+
+
+def test_a_stored_object_whose_answer_was_lost_is_not_sent_again(
+    archive: Archive, tmp_path: Path
+) -> None:
+    """The archive knows better than the connection."""
+    path = result(tmp_path)
+    archive.faults.append(faults.CUT_AFTER)
+    with pytest.raises(ArchiveUnavailable):
+        deliver([path], "pacs", dicomweb(archive))
+    deliver([path], "pacs", dicomweb(archive))
+    assert len(archive.posts) == 1
+
+
+def test_an_answer_without_lists_is_settled_by_asking(archive: Archive, tmp_path: Path) -> None:
+    """An archive that stores and says nothing of it did store."""
+    path = result(tmp_path)
+    archive.faults.append(faults.QUIET)
+    assert deliver([path], "pacs", dicomweb(archive)).sop_uids == (uid_of(path),)
+
+
+FINAL = [
+    pytest.param(faults.refusal(409, 0xA777), "patient ID missing", id="A777"),
+    pytest.param(faults.refusal(202, 0xA900), "does not match its SOP class", id="A900"),
+    pytest.param(faults.refusal(409, 0xC123), "cannot understand", id="C123"),
+    pytest.param(faults.refusal(200, 0x0110), "processing failure", id="200-failed"),
+    pytest.param(faults.refusal(409), "HTTP 409", id="409"),
+    pytest.param(faults.refusal(400), "HTTP 400", id="400"),
+    pytest.param(faults.refusal(401), "credentials", id="401"),
+    pytest.param(faults.refusal(415), "HTTP 415", id="415"),
+    pytest.param(faults.moved("http://192.0.2.1/"), "not followed", id="redirect"),
+]
+
+
+@pytest.mark.parametrize(("fault", "words"), FINAL)
+def test_a_refusal_is_not_tried_again(
+    archive: Archive, tmp_path: Path, fault: Fault, words: str
+) -> None:
+    """A person must look, and reads why."""
+    path = result(tmp_path)
+    archive.faults.append(fault)
+    with pytest.raises(DeliveryRefused, match=words) as caught:
+        deliver([path], "pacs", dicomweb(archive))
+    assert not caught.value.retry
+    assert not archive.held
+    assert len(archive.posts) == 1
+
+
+def test_an_archive_that_refuses_what_it_holds_holds_it(archive: Archive, tmp_path: Path) -> None:
+    """Some answer 409 to an object that came before, here while we were sending it."""
+    path = result(tmp_path)
+    content_type = "multipart/related; boundary=x"
+    body = b"--x\r\n\r\n" + path.read_bytes() + b"\r\n--x--"
+    archive.faults.append(
+        faults.refusal(409) | {"before": lambda: archive.take(content_type, body)}
+    )
+    assert deliver([path], "pacs", dicomweb(archive)).sop_uids == (uid_of(path),)
+
+
+def test_one_failure_of_two_does_not_send_the_other_again(archive: Archive, tmp_path: Path) -> None:
+    """The second try sends what is missing."""
+    paths = [result(tmp_path), result(tmp_path)]
+    archive.faults.extend([{"kind": "none"}, faults.unavailable(503)])
+    with pytest.raises(ArchiveUnavailable):
+        deliver(paths, "pacs", dicomweb(archive))
+    deliver(paths, "pacs", dicomweb(archive))
+    assert len(archive.posts) == 3
+    assert archive.held.keys() == {uid_of(path) for path in paths}
+
+
+def test_nobody_there_is_tried_again(tmp_path: Path) -> None:
+    """A refused connection passes."""
+    with running_archive() as gone:
+        configuration = dicomweb(gone)
+    with pytest.raises(ArchiveUnavailable, match="is it running"):
+        deliver([result(tmp_path)], "pacs", configuration)
+
+
+def test_bytes_inside_an_object_cannot_begin_another(archive: Archive, tmp_path: Path) -> None:
+    """A boundary that can be known beforehand lets a private element smuggle in a patient."""
+    injected = result(tmp_path)
+    part = b"--%b\r\nContent-Type: application/dicom\r\n\r\n" % FIXED_BOUNDARY
+    private = b"\r\n" + part + injected.read_bytes() + b"\r\n" + part
+    carrier = result(tmp_path, private=private)
+    assert FIXED_BOUNDARY in carrier.read_bytes()
+    for _ in range(2):
+        deliver([carrier], "pacs", dicomweb(archive))
+        assert archive.held.keys() == {uid_of(carrier)}
+        archive.held.clear()
+    assert len(set(archive.boundaries)) == 2
+    assert FIXED_BOUNDARY.decode() not in archive.boundaries
+
+
+def test_credentials_come_from_the_environment(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Basic and bearer; without the variable nothing is sent, not even a question."""
+    path = result(tmp_path)
+    url = archive.url
+    variable = "PHANTOM_SECRET"
+    basic = DicomwebArchive(kind="dicomweb", url=url, user="node", password_env=variable)
+    bearer = DicomwebArchive(kind="dicomweb", url=url, token_env=variable)
+    with pytest.raises(ConfigError, match=r"archives\.pacs\.password_env.*PHANTOM_SECRET"):
+        deliver([path], "pacs", basic)
+    assert not archive.authorizations
+    monkeypatch.setenv("PHANTOM_SECRET", "s3cret")
+    deliver([path], "pacs", basic)
+    assert set(archive.authorizations) == {"Basic bm9kZTpzM2NyZXQ="}
+    archive.authorizations.clear()
+    deliver([path], "pacs", bearer)
+    assert set(archive.authorizations) == {"Bearer s3cret"}
+
+
+def test_a_proxy_of_the_environment_is_not_used(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results go where the site's file says and nowhere else."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    path = result(tmp_path)
+    assert deliver([path], "pacs", dicomweb(archive)).sop_uids == (uid_of(path),)
+
+
+# -- DICOMweb: the real thing ----------------------------------------------------------------
+
+
+@pytest.mark.orthanc
+def test_orthanc_takes_results_and_lists_them(tmp_path: Path) -> None:
+    """Also when it was away in between, and when the object carries a false boundary."""
+    require("Orthanc", "orthanc-dicomweb")
+    injected = result(tmp_path).read_bytes()
+    private = b"\r\n--%b\r\n\r\n" % FIXED_BOUNDARY + injected
+    paths = [result(tmp_path), result(tmp_path, size=2 << 20), result(tmp_path, private=private)]
+    with Orthanc() as orthanc:
+        configuration = DicomwebArchive(kind="dicomweb", url=orthanc.dicomweb_url)
+        deliver(paths[:1], "orthanc", configuration)
+        orthanc.kill()
+        with pytest.raises(ArchiveUnavailable):
+            deliver(paths, "orthanc", configuration)
+        orthanc.start()
+        receipt = deliver(paths, "orthanc", configuration)
+        assert receipt.sop_uids == tuple(map(uid_of, paths))
+        assert orthanc.instances() == sorted(map(uid_of, paths))
+        orthanc.kill()  # its orderly end takes seconds
+
+
+# -- the folder archive ----------------------------------------------------------------------
+
+
+def listed(folder: Path, path: Path) -> list[str]:
+    """Ask a client that is opened now for the object."""
+    ds = pydicom.dcmread(path)
+    client = DICOMfileClient(f"file://{folder}")
+    found = client.search_for_instances(
+        ds.StudyInstanceUID,
+        ds.SeriesInstanceUID,
+        search_filters={"SOPInstanceUID": ds.SOPInstanceUID},
+    )
+    return [each["00080018"]["Value"][0] for each in found]
+
+
+def retrieved(folder: Path, path: Path) -> object:
+    """Retrieve the object by a client that is opened now."""
+    ds = pydicom.dcmread(path)
+    uids = ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID
+    return DICOMfileClient(f"file://{folder}").retrieve_instance(*uids)
+
+
+def folder_archive(tmp_path: Path) -> FolderArchive:
+    """Return the configuration of a folder with a space in its name."""
+    return FolderArchive(kind="folder", path=tmp_path / "the archive")
+
+
+def test_a_folder_archive_is_read_by_a_client_opened_later(tmp_path: Path) -> None:
+    """Searched and retrieved, with nothing else left in the folder."""
+    archive = folder_archive(tmp_path)
+    paths = [result(tmp_path), result(tmp_path, size=2 << 20)]
+    receipt = deliver(paths, "local", archive)
+    assert receipt.sop_uids == tuple(map(uid_of, paths))
+    assert "lists all 2 objects" in receipt.proof
+    for path in paths:
+        assert listed(archive.path, path) == [uid_of(path)]
+        assert retrieved(archive.path, path) == pydicom.dcmread(path)
+    hidden = {path.name for path in archive.path.iterdir() if path.name.startswith(".")}
+    assert hidden <= {INDEX, f"{INDEX}-wal", f"{INDEX}-shm", LOCK}
+
+
+def stored_files(folder: Path) -> list[Path]:
+    """Return the objects' files."""
+    return [path for path in (folder / "studies").rglob("*") if path.is_file()]
+
+
+def test_a_folder_archive_holds_an_object_once(tmp_path: Path) -> None:
+    """However often it is delivered."""
+    archive = folder_archive(tmp_path)
+    path = result(tmp_path)
+    for _ in range(3):
+        deliver([path], "local", archive)
+    assert len(stored_files(archive.path)) == 1
+    assert listed(archive.path, path) == [uid_of(path)]
+
+
+def test_deliveries_to_one_folder_take_turns(tmp_path: Path) -> None:
+    """Ten at once: none lost, none in another's way."""
+    archive = folder_archive(tmp_path)
+    paths = [result(tmp_path) for _ in range(10)]
+    with ThreadPoolExecutor(10) as pool:
+        receipts = [*pool.map(lambda path: deliver([path], "local", archive), paths)]
+    assert [receipt.sop_uids for receipt in receipts] == [(uid_of(path),) for path in paths]
+    assert len(stored_files(archive.path)) == 10
+    assert all(listed(archive.path, path) == [uid_of(path)] for path in paths)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no database at all" * 100])
+def test_a_lost_or_damaged_index_is_made_anew(tmp_path: Path, damage: bytes) -> None:
+    """The files are what counts; what was delivered before is found again."""
+    archive = folder_archive(tmp_path)
+    before, after = result(tmp_path), result(tmp_path)
+    deliver([before], "local", archive)
+    for part in archive.path.glob(f"{INDEX}*"):
+        part.unlink()
+    if damage:
+        (archive.path / INDEX).write_bytes(damage)
+    deliver([after], "local", archive)
+    assert listed(archive.path, before) == [uid_of(before)]
+    assert listed(archive.path, after) == [uid_of(after)]
+
+
+def test_what_a_killed_delivery_left_does_not_get_in(tmp_path: Path) -> None:
+    """Half a file in the staging folder is nobody's result."""
+    archive = folder_archive(tmp_path)
+    left = archive.path / STAGING / "studies" / "1.2.3" / "half"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    path = result(tmp_path)
+    deliver([path], "local", archive)
+    assert len(stored_files(archive.path)) == 1
+    assert not (archive.path / STAGING).exists()
+
+
+def test_a_folder_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
+    """The disk may come back; the sentence says which folder."""
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"")
+    kinds: list[ArchiveConfig] = [
+        FolderArchive(kind="folder", path=blocked / "archive"),
+        FilesArchive(kind="files", path=blocked / "archive"),
+    ]
+    for archive in kinds:
+        with pytest.raises(ArchiveUnavailable, match="disk and rights"):
+            deliver([result(tmp_path)], "local", archive)
+
+
+def test_a_locked_index_is_tried_again(tmp_path: Path) -> None:
+    """Somebody else works in the index; ours is not made anew over it."""
+    archive = folder_archive(tmp_path)
+    before = result(tmp_path)
+    deliver([before], "local", archive)
+    other = sqlite3.connect(archive.path / INDEX, isolation_level=None)
+    try:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ArchiveUnavailable):
+            deliver([result(tmp_path)], "local", archive)
+    finally:
+        other.close()
+    assert listed(archive.path, before) == [uid_of(before)]
+
+
+def test_a_plain_folder_gets_one_file_an_object(tmp_path: Path) -> None:
+    """Named by its UID, byte by byte, and the same again when it is repeated."""
+    archive = FilesArchive(kind="files", path=tmp_path / "out")
+    paths = [result(tmp_path), result(tmp_path)]
+    for _ in range(2):
+        receipt = deliver(paths, "output", archive)
+    assert "all 2 objects written" in receipt.proof
+    assert {path.name: path.read_bytes() for path in archive.path.iterdir()} == {
+        path.name: path.read_bytes() for path in paths
+    }
