@@ -88,7 +88,7 @@ class Scp:
             ) from error
         self._ae._servers.append(self._server)  # noqa: SLF001  # as AE.start_server does
         self._server.scp = self
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return int(self._server.server_address[1])
 
     def close(self, grace_s: float) -> None:
