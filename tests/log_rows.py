@@ -2,10 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
-from app.store.jobs import InstanceRow, NewJob
+from app.store.jobs import InstanceRow, Job, NewJob
 from app.store.store import Store
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
+LEASE_S = 30.0
 
 
 def at(seconds: float) -> datetime:
@@ -50,3 +51,10 @@ def add_jobs(store: Store, *job_ids: str, now: datetime = START) -> list[str] | 
     uid = f"1.2.{len(store.studies(limit=10_000))}"
     assert store.add_instance(instance(f"{uid}.1.1", uid), now)
     return store.route_study(uid, 1, None, [new_job(job_id, uid) for job_id in job_ids], now)
+
+
+def claimed(store: Store, job_id: str = "j1", owner: str = "a") -> Job:
+    """Make a job and claim it."""
+    add_jobs(store, job_id)
+    (job,) = store.claim(owner, START, LEASE_S)
+    return job
