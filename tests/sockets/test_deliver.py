@@ -1,57 +1,25 @@
-"""Results to archives: folders, a DICOMweb archive that fails in every way, a real Orthanc.
+"""Results to DICOMweb archives: one that fails in every way, and a real Orthanc.
 
-Covered: what counts as delivered, what is tried again and what is not, that each is true for the
-archive afterwards; concurrency and repair of the folder archive. Not covered: TLS, archives that
-change what they are sent, storage commitment, and retries themselves (those belong to the job).
+Covered: what counts as delivered, what is tried again and what is not, and that each is true for
+the archive afterwards. Not covered: TLS, archives that change what they are sent, storage
+commitment, and retries themselves (those belong to the job). Folders: test_deliver_folder.
 """
 
-import sqlite3
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pydicom
 import pytest
-from dicomweb_client import DICOMfileClient
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from app.config import ArchiveConfig, DicomwebArchive, FilesArchive, FolderArchive
-from app.dicom.folder import INDEX, LOCK, STAGING
+from app.config import DicomwebArchive
 from app.errors import ArchiveUnavailable, ConfigError, DeliveryRefused
 from app.pipeline.deliver import deliver
 from tests import archive as faults
 from tests.archive import Archive, Fault, running_archive
 from tests.peers import Orthanc, require
-from tests.sockets.scu import new_study
+from tests.sockets.results import result, uid_of
 
 FIXED_BOUNDARY = b"0f3cf5c0-70e0-41ef-baef-c6f9f65ec3e1"
 """The one boundary that dicomweb-client 0.61 uses for every request."""
-
-
-def result(folder: Path, *, size: int = 64, private: bytes = b"") -> Path:
-    """Write a result of a synthetic patient; `private` bytes lie inside the object."""
-    ds = Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.SOPClassUID, ds.SOPInstanceUID = SecondaryCaptureImageStorage, new_study()
-    ds.StudyInstanceUID, ds.SeriesInstanceUID = new_study(), new_study()
-    ds.PatientName, ds.PatientID, ds.Modality = "PHANTOM^RESULT", "PHANTOM", "OT"
-    if private:
-        block = ds.private_block(0x0099, "PHANTOM", create=True)
-        block.add_new(1, "OB", private + b"\0" * (len(private) % 2))
-    ds.Rows, ds.Columns, ds.SamplesPerPixel = size // 64, 64, 1
-    ds.BitsAllocated = ds.BitsStored = 8
-    ds.HighBit, ds.PixelRepresentation, ds.PhotometricInterpretation = 7, 0, "MONOCHROME2"
-    ds.PixelData = bytes(size)
-    path = folder / f"{ds.SOPInstanceUID}.dcm"
-    ds.save_as(path, enforce_file_format=True)
-    return path
-
-
-def uid_of(path: Path) -> str:
-    """Return the SOP Instance UID of a result."""
-    return path.name.removesuffix(".dcm")
 
 
 @pytest.fixture
@@ -268,137 +236,3 @@ def test_orthanc_takes_results_and_lists_them(tmp_path: Path) -> None:
         assert receipt.sop_uids == tuple(map(uid_of, paths))
         assert orthanc.instances() == sorted(map(uid_of, paths))
         orthanc.kill()  # its orderly end takes seconds
-
-
-# -- the folder archive ----------------------------------------------------------------------
-
-
-def listed(folder: Path, path: Path) -> list[str]:
-    """Ask a client that is opened now for the object."""
-    ds = pydicom.dcmread(path)
-    client = DICOMfileClient(f"file://{folder}")
-    found = client.search_for_instances(
-        ds.StudyInstanceUID,
-        ds.SeriesInstanceUID,
-        search_filters={"SOPInstanceUID": ds.SOPInstanceUID},
-    )
-    return [each["00080018"]["Value"][0] for each in found]
-
-
-def retrieved(folder: Path, path: Path) -> object:
-    """Retrieve the object by a client that is opened now."""
-    ds = pydicom.dcmread(path)
-    uids = ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID
-    return DICOMfileClient(f"file://{folder}").retrieve_instance(*uids)
-
-
-def folder_archive(tmp_path: Path) -> FolderArchive:
-    """Return the configuration of a folder with a space in its name."""
-    return FolderArchive(kind="folder", path=tmp_path / "the archive")
-
-
-def test_a_folder_archive_is_read_by_a_client_opened_later(tmp_path: Path) -> None:
-    """Searched and retrieved, with nothing else left in the folder."""
-    archive = folder_archive(tmp_path)
-    paths = [result(tmp_path), result(tmp_path, size=2 << 20)]
-    receipt = deliver(paths, "local", archive)
-    assert receipt.sop_uids == tuple(map(uid_of, paths))
-    assert "lists all 2 objects" in receipt.proof
-    for path in paths:
-        assert listed(archive.path, path) == [uid_of(path)]
-        assert retrieved(archive.path, path) == pydicom.dcmread(path)
-    hidden = {path.name for path in archive.path.iterdir() if path.name.startswith(".")}
-    assert hidden <= {INDEX, f"{INDEX}-wal", f"{INDEX}-shm", LOCK}
-
-
-def stored_files(folder: Path) -> list[Path]:
-    """Return the objects' files."""
-    return [path for path in (folder / "studies").rglob("*") if path.is_file()]
-
-
-def test_a_folder_archive_holds_an_object_once(tmp_path: Path) -> None:
-    """However often it is delivered."""
-    archive = folder_archive(tmp_path)
-    path = result(tmp_path)
-    for _ in range(3):
-        deliver([path], "local", archive)
-    assert len(stored_files(archive.path)) == 1
-    assert listed(archive.path, path) == [uid_of(path)]
-
-
-def test_deliveries_to_one_folder_take_turns(tmp_path: Path) -> None:
-    """Ten at once: none lost, none in another's way."""
-    archive = folder_archive(tmp_path)
-    paths = [result(tmp_path) for _ in range(10)]
-    with ThreadPoolExecutor(10) as pool:
-        receipts = [*pool.map(lambda path: deliver([path], "local", archive), paths)]
-    assert [receipt.sop_uids for receipt in receipts] == [(uid_of(path),) for path in paths]
-    assert len(stored_files(archive.path)) == 10
-    assert all(listed(archive.path, path) == [uid_of(path)] for path in paths)
-
-
-@pytest.mark.parametrize("damage", [b"", b"no database at all" * 100])
-def test_a_lost_or_damaged_index_is_made_anew(tmp_path: Path, damage: bytes) -> None:
-    """The files are what counts; what was delivered before is found again."""
-    archive = folder_archive(tmp_path)
-    before, after = result(tmp_path), result(tmp_path)
-    deliver([before], "local", archive)
-    for part in archive.path.glob(f"{INDEX}*"):
-        part.unlink()
-    if damage:
-        (archive.path / INDEX).write_bytes(damage)
-    deliver([after], "local", archive)
-    assert listed(archive.path, before) == [uid_of(before)]
-    assert listed(archive.path, after) == [uid_of(after)]
-
-
-def test_what_a_killed_delivery_left_does_not_get_in(tmp_path: Path) -> None:
-    """Half a file in the staging folder is nobody's result."""
-    archive = folder_archive(tmp_path)
-    left = archive.path / STAGING / "studies" / "1.2.3" / "half"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"half")
-    path = result(tmp_path)
-    deliver([path], "local", archive)
-    assert len(stored_files(archive.path)) == 1
-    assert not (archive.path / STAGING).exists()
-
-
-def test_a_folder_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
-    """The disk may come back; the sentence says which folder."""
-    blocked = tmp_path / "file"
-    blocked.write_bytes(b"")
-    kinds: list[ArchiveConfig] = [
-        FolderArchive(kind="folder", path=blocked / "archive"),
-        FilesArchive(kind="files", path=blocked / "archive"),
-    ]
-    for archive in kinds:
-        with pytest.raises(ArchiveUnavailable, match="disk and rights"):
-            deliver([result(tmp_path)], "local", archive)
-
-
-def test_a_locked_index_is_tried_again(tmp_path: Path) -> None:
-    """Somebody else works in the index; ours is not made anew over it."""
-    archive = folder_archive(tmp_path)
-    before = result(tmp_path)
-    deliver([before], "local", archive)
-    other = sqlite3.connect(archive.path / INDEX, isolation_level=None)
-    try:
-        other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(ArchiveUnavailable):
-            deliver([result(tmp_path)], "local", archive)
-    finally:
-        other.close()
-    assert listed(archive.path, before) == [uid_of(before)]
-
-
-def test_a_plain_folder_gets_one_file_an_object(tmp_path: Path) -> None:
-    """Named by its UID, byte by byte, and the same again when it is repeated."""
-    archive = FilesArchive(kind="files", path=tmp_path / "out")
-    paths = [result(tmp_path), result(tmp_path)]
-    for _ in range(2):
-        receipt = deliver(paths, "output", archive)
-    assert "all 2 objects written" in receipt.proof
-    assert {path.name: path.read_bytes() for path in archive.path.iterdir()} == {
-        path.name: path.read_bytes() for path in paths
-    }

@@ -1,8 +1,9 @@
 """The door as its senders see it: a real process, real associations, what is on disk afterwards.
 
 Covered: C-ECHO and C-STORE by dcmtk and pynetdicom in every offered transfer syntax, the status
-table row by row, associations that end in every way, parallel senders, ends of the process, and
-that no patient's name gets into its output. Its restart after kill -9 stands in test_door_kill.
+table row by row, associations that end in every way, parallel senders, and that no patient's name
+gets into its output. How the process begins and ends stands in test_door_process, its restart after
+kill -9 in test_door_kill.
 Not covered yet: caps on connections and PDU lengths, TLS and a list of known peers (there are
 none), and a real power cut (needs a disk image).
 """
@@ -377,62 +378,3 @@ def test_no_patient_is_named_in_the_output(door: Door, study: str) -> None:
     door.said("1 kept, 1 refused with C000, 1 refused with C0DF")
     assert b"ZZPHI" in made.dataset
     assert "ZZPHI" not in door.output()
-
-
-# -- how the process begins and ends ---------------------------------------------------------
-
-
-def test_a_port_in_use_is_named_with_what_to_do(door: Door, tmp_path: Path) -> None:
-    """A sentence and status 2, no traceback."""
-    with Door(tmp_path, port=door.port) as second:
-        second.launch()
-        assert second.wait() == 2
-        assert f"cannot listen on 127.0.0.1:{door.port}" in second.output()
-        assert "free port" in second.output()
-        assert "Traceback" not in second.output()
-
-
-def test_the_end_does_not_wait_for_idle_peers(tmp_path: Path) -> None:
-    """SIGTERM with an open association and a silent connection: a clean end at once."""
-    made = image(new_study())
-    with Door(tmp_path) as door, door.start().connect(), associated(door.port, [made]) as assoc:
-        assert send(assoc, made)[0] == 0
-        assert door.process is not None
-        door.process.terminate()
-        assert door.wait(5) == 0
-        assert len(door.rows(made.study_uid)) == 1
-        assert released(door, made.study_uid)
-
-
-def test_the_door_ends_with_its_parent(tmp_path: Path) -> None:
-    """The parent holds a pipe; when that is closed, however it died, nobody needs the door."""
-    with Door(tmp_path) as door:
-        process = door.start().process
-        assert process is not None
-        assert process.stdin is not None
-        process.stdin.close()
-        assert door.wait(5) == 0
-
-
-def test_a_damaged_job_log_is_our_fault_and_no_success(tmp_path: Path) -> None:
-    """0110 and one line for us; the sender keeps its object."""
-    made = image(new_study())
-    with Door(tmp_path) as door:
-        door.start()
-        with sqlite3.connect(door.data / "node.db") as damaged:
-            damaged.execute("DROP TABLE instances")
-        damaged.close()
-        assert statuses(door.port, [made]) == [Status.OUR_FAULT]
-        door.said("1 refused with 0110")
-        assert door.output().count("ERROR") == 1
-        assert "Traceback" not in door.output()
-
-
-def test_a_door_without_a_job_log_does_not_open(tmp_path: Path) -> None:
-    """The node makes it; a door alone would acknowledge what nobody knows of."""
-    with Door(tmp_path) as door:
-        door.store.close()
-        (door.data / "node.db").unlink()
-        door.launch()
-        assert door.wait() == 2
-        assert "no job log" in door.output()
