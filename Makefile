@@ -6,7 +6,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\): ## /  make \1\t/p' Makefile | expand --tabs=28
 
 demo: ## send a phantom study through the node and show the result; ORTHANC=1 delivers to Orthanc
-	@deploy/setup $(if $(ORTHANC),--peers) && .venv/bin/python deploy/demo.py $(if $(ORTHANC),--orthanc)
+	@deploy/setup $(if $(ORTHANC),--peers) && .venv/bin/python -m tests.demo $(if $(ORTHANC),--orthanc)
 
 test: ## set up, run every check and every test
 	@deploy/setup --tests --peers && tests/check

@@ -4,7 +4,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from app import show
 from app.config import Config, config_path, load_config
 from app.errors import ConfigError, NodeError, StudyError
 from app.log import set_up
+from app.store.jobs import State
 from app.store.store import Store
 
 DONE, INPUT_WRONG, NODE_WRONG = 0, 1, 2
@@ -24,13 +26,11 @@ Command = Callable[[argparse.Namespace, Config], int]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     args = parser().parse_args(argv)
-    set_up()
     try:
+        set_up(stream=sys.stderr if args.asks else sys.stdout)
         args.path = config_path(args.config)
         config = load_config(args.path)
-        if args.data:
-            config = config.model_copy(update={"data": args.data})
-        config = config.model_copy(update={"data": config.data.resolve()})
+        config = config.at(args.data or config.data)
         command: Command = args.command
         return command(args, config)
     except StudyError as error:
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     explain = add("explain", _explain, "say which routes take a study, and why", asks=True)
     explain.add_argument("study", help="a folder of DICOM files, or the UID of a received study")
     jobs = add("jobs", _jobs, "list jobs, newest first", asks=True)
-    jobs.add_argument("--state", help="only jobs in this state")
+    jobs.add_argument("--state", type=State, choices=list(State), help="only in this state")
     jobs.add_argument("--limit", type=int, default=50)
     add("studies", _studies, "list received studies, newest first", asks=True)
     for name, command, words in (
@@ -144,16 +144,18 @@ def _studies(args: argparse.Namespace, config: Config) -> int:
 
 def _show(args: argparse.Namespace, config: Config) -> int:
     with _store(config) as store:
-        study = store.study(args.id)
-        job = None if study else store.job(args.id)
-        study_uid = study.study_uid if study else job.study_uid if job else ""
+        if "." in args.id:  # a UID; the names of jobs have no dots
+            study_uid, jobs = args.id, store.jobs(study_uid=args.id)
+        else:
+            job = store.job(args.id)
+            study_uid, jobs = job.study_uid, [job]
         story = {
-            "study": asdict(row) if (row := store.study(study_uid)) else None,
-            "study_events": [asdict(each) for each in store.study_events(study_uid)],
+            "study": asdict(store.study(study_uid)),
+            "study_events": [asdict(event) for event in store.study_events(study_uid)],
             "trace": store.trace(study_uid),
             "jobs": [
-                {**asdict(each), "events": [asdict(event) for event in store.events(each.id)]}
-                for each in ([job] if job else store.jobs(study_uid=study_uid))
+                {**asdict(job), "events": [asdict(event) for event in store.events(job.id)]}
+                for job in jobs
             ],
         }
     _print(args, story, show.story(story))
@@ -186,11 +188,13 @@ def _models(args: argparse.Namespace, config: Config) -> int:
     return DONE
 
 
-def _store(config: Config) -> Store:
+@contextmanager
+def _store(config: Config) -> Iterator[Store]:
     path = config.data / "node.db"
     if not path.exists():
         raise ConfigError(f"{path}: there is no job log here; start the node or give --data")
-    return Store.open(path, migrate=False)
+    with closing(Store.open(path, migrate=False)) as store:
+        yield store
 
 
 def _print(args: argparse.Namespace, value: Any, words: str) -> None:

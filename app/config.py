@@ -228,9 +228,16 @@ class Config(Strict):
             raise ValueError("; ".join(faults))
         return self
 
-    def model(self, name: str) -> Model:
-        """Return the model of that name."""
-        return next(model for model in self.models if model.name == name)
+    def at(self, data: Path) -> "Config":
+        """Return the same with `data` as its data folder and every path made absolute."""
+        data = data.resolve()
+        archives = {
+            name: archive.model_copy(update={"path": data / archive.path})
+            if isinstance(archive, FolderArchive | FilesArchive)
+            else archive
+            for name, archive in self.archives.items()
+        }
+        return self.model_copy(update={"data": data, "archives": archives})
 
     def route(self, name: str) -> Route:
         """Return the route of that name, or say that it is gone."""
@@ -275,9 +282,9 @@ def load_config(path: Path) -> Config:
         raise ConfigError("\n".join(faults)) from error
 
 
-def application_version(path: Path) -> str:
-    """Return `application.version` of the file, the one place where the version stands."""
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+def application_version() -> str:
+    """Return `application.version` of the shipped app.yaml, the one place where it stands."""
+    document = yaml.safe_load(DEFAULT_PATH.read_text(encoding="utf-8"))
     return str(document["application"]["version"])
 
 

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping
 from uuid import uuid4
 
 from app.config import Config
-from app.graph import Feed
 from app.graph import run as run_graph
 from app.installed import Crew, Installed
 from app.pipeline.assemble import complete_at
 from app.pipeline.work import StudyWork, Work
 from app.stages import StageRunner, now
 from app.store.store import Store
+from operators.receive import Feed
 
 log = logging.getLogger(__name__)
 

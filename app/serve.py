@@ -41,17 +41,22 @@ def serve(config: Config, config_path: Path) -> int:
         crew = start_crew(config)
         stack.callback(crew.stop)
         node = Node(config, store, models=models, crew=crew)
-        door = DoorProcess(config_path, config.data)
+
+        def tell(door_pid: int, port: int) -> None:
+            log.info(
+                "ready: DICOM %s:%d as %s, open to every calling AE title; data in %s; %s",
+                config.door.host,
+                port,
+                config.door.ae_title,
+                config.data,
+                ", ".join(f"model {each.card.identity}" for each in models.values()),
+            )
+            write_json(ready, {"pid": os.getpid(), "door_pid": door_pid, "dicom_port": port})
+
+        door = DoorProcess(config_path, config.data, tell)
+        stack.callback(ready.unlink, missing_ok=True)
         stack.callback(door.close)
-        port = door.open()
-        log.info(
-            "ready: DICOM %s:%d as %s, open to every calling AE title; data in %s; %s",
-            config.door.host,
-            port,
-            config.door.ae_title,
-            config.data,
-            ", ".join(f"model {each.card.identity}" for each in models.values()),
-        )
+        door.open()
 
         def stop() -> None:
             log.info("stopping: the door closes, running jobs finish or are handed back")
@@ -59,8 +64,6 @@ def serve(config: Config, config_path: Path) -> int:
             node.stop()
 
         stopping(stop)
-        stack.callback(ready.unlink, missing_ok=True)
-        write_json(ready, {"pid": os.getpid(), "door_pid": door.pid, "dicom_port": port})
         node.run(done=lambda: False)
     log.info("stopped")
     return 0

@@ -1,10 +1,11 @@
 """What the job log says, in words for a terminal."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from app.store.jobs import Job, StudyRow
+from app.store.jobs import Job, JobEvent, StudyRow
 
 
 def jobs(rows: Iterable[Job]) -> str:
@@ -51,11 +52,9 @@ def trace(routed: Mapping[str, Any] | None) -> str:
 def story(told: Mapping[str, Any]) -> str:
     """Return everything that happened to a study and its jobs."""
     study = told["study"]
-    lines = []
-    if study:
-        lines.append(f"study {study['study_uid']}, {study['instances']} objects, {study['state']}")
+    lines = [f"study {study['study_uid']}, {study['instances']} objects, {study['state']}"]
     lines += [
-        f"  {_time(event['at'])}  {event['event']:14}  {_detail(event['detail'])}"
+        f"  {_time(event['at'])}  {event['event']:14}  {event['detail']}"
         for event in told["study_events"]
     ]
     lines.append(trace(told["trace"]))
@@ -63,24 +62,21 @@ def story(told: Mapping[str, Any]) -> str:
         lines.append(f"job {job['id']}: {job['route']}, {job['model']}, {job['state']}")
         if job["reason"]:
             lines.append(f"  {job['reason']}")
-        lines += [_job_event(event) for event in job["events"]]
+        lines += [_job_line(event) for event in job["events"]]
     return "\n".join(lines)
 
 
-def _job_event(event: Mapping[str, Any]) -> str:
+def job_lines(events: Iterable[JobEvent]) -> list[str]:
+    """Return a job's history, one line an event."""
+    return [_job_line(asdict(event)) for event in events]
+
+
+def _job_line(event: Mapping[str, Any]) -> str:
     seconds = "" if event["seconds"] is None else f"{event['seconds']:.1f} s"
     return (
         f"  {_time(event['at'])}  {event['event']:11}  {event['state']:9}  "
-        f"{event['stage'] or '':8}  {seconds:>8}  {_detail(event['detail'])}"
+        f"{event['stage'] or '':8}  {seconds:>8}  {event['detail']}"
     )
-
-
-def _detail(detail: Any) -> str:
-    if isinstance(detail, Mapping):
-        return ", ".join(f"{key} {_detail(value)}" for key, value in detail.items())
-    if isinstance(detail, list):
-        return " ".join(str(each) for each in detail)
-    return "" if detail is None else str(detail)
 
 
 def _time(at: datetime | str) -> str:

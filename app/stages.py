@@ -7,7 +7,6 @@ What that means for the job is said by the error's type (see app.errors), not by
 import logging
 import math
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,7 +22,7 @@ from app.errors import Interrupted, ModelError, NodeError
 from app.faults import crash_point
 from app.files import make_folder, read_json, write_json
 from app.installed import Crew, Installed
-from app.log import about
+from app.log import about, sentence, traced
 from app.pipeline import JOB_STAGES, Stage
 from app.pipeline.deliver import deliver
 from app.pipeline.encode import SEG
@@ -32,6 +31,7 @@ from app.pipeline.route import route
 from app.pipeline.work import JobWork, StudyWork, Work
 from app.store.jobs import Job, NewJob
 from app.store.store import Store
+from app.workers import WorkerFault
 
 log = logging.getLogger(__name__)
 
@@ -138,19 +138,19 @@ class StageRunner:
             except Exception as error:  # noqa: BLE001  # the one place where a stage's errors end
                 self._settle(job, partial(self._note_failure, error=error))
                 return replace(work, ended=True)
-            seconds = time.monotonic() - started
-            log.info("%s took %.1f s: %s", stage, seconds, _sentence(detail))
-            return self._note_success(work, job, stage, seconds, detail)
+            seconds, told = time.monotonic() - started, _sentence(detail)
+            log.info("%s took %.1f s: %s", stage, seconds, told)
+            return self._note_success(work, job, stage, seconds, told)
 
     def _note_success(
-        self, work: JobWork, job: Job, stage: Stage, seconds: float, detail: dict[str, Any]
+        self, work: JobWork, job: Job, stage: Stage, seconds: float, told: str
     ) -> JobWork:
         if stage is JOB_STAGES[-1]:
-            self._settle(job, lambda job: self.store.finish(job, seconds, detail, now()))
+            self._settle(job, lambda job: self.store.finish(job, seconds, told, now()))
             return replace(work, ended=True)
         following = JOB_STAGES[JOB_STAGES.index(stage) + 1]
         try:
-            moved = self.store.passed(job, stage, following, seconds, detail, now())
+            moved = self.store.passed(job, stage, following, seconds, told, now())
         except NodeError as error:
             self._settle(job, partial(self._note_failure, error=error))
             return replace(work, ended=True)
@@ -176,10 +176,13 @@ class StageRunner:
             log.error("failed: %s", reason)
             self.store.give_up(job, reason, now())
         else:
-            log.error("failed by a fault of ours:\n%s", "".join(traceback.format_exception(error)))
-            self.store.give_up(job, f"a fault of ours, see the log: {reason}", now())
+            kind, told = sentence(error), traced(error)
+            if isinstance(error, WorkerFault):
+                kind, told = error.class_name, error.traceback
+            log.error("failed by a fault of ours:\n%s", told)
+            self.store.give_up(job, f"a fault of ours, see the log: {kind}", now())
 
-    def _settle(self, job: Job, note: Callable[[Job], None]) -> None:
+    def _settle(self, job: Job, note: Callable[[Job], object]) -> None:
         """Write the job's end for this node and let go of it; a job lost meanwhile is let go."""
         try:
             note(job)
@@ -203,6 +206,7 @@ class StageRunner:
                     route=verdict.route,
                     model=identity.model,
                     digest=identity.digest,
+                    stage=JOB_STAGES[0],
                     inputs=verdict.inputs,
                     instances=verdict.instances,
                     priority=self.config.route(verdict.route).priority,
@@ -222,9 +226,11 @@ class StageRunner:
             if not error.retry or self._route_tries[work] >= ROUTE_TRIES:
                 self.store.fail_study(work.study_uid, work.version, str(error), now())
             return
-        except Exception as error:  # noqa: BLE001  # a study must not end the node
+        except Exception as error:  # a study must not end the node
             log.exception("study …%s cannot be routed by a fault of ours", work.study_uid[-12:])
-            self.store.fail_study(work.study_uid, work.version, f"a fault of ours: {error}", now())
+            self.store.fail_study(
+                work.study_uid, work.version, f"a fault of ours: {sentence(error)}", now()
+            )
             return
         log.info(
             "route took %.1f s: study …%s, %s",
@@ -250,7 +256,7 @@ class StageRunner:
             for row in self.store.instances(job.study_uid)
         }
         inputs = {role: [files[uid] for uid in uids] for role, uids in job.instances.items()}
-        built = self.crew.stage.call(
+        built: dict[str, Any] = self.crew.stage.call(
             "build",
             {"folder": str(folder), "inputs": inputs},
             self.config.workers.stage_timeout_s,
@@ -258,7 +264,7 @@ class StageRunner:
         if (folder / LABELS).exists():
             return built | {"labels": "made before"}
         installed = self.models[self._by_identity[job.model]]
-        return built | self.crew.model.call(
+        made: dict[str, Any] = self.crew.model.call(
             "segment",
             {
                 "folder": str(folder),
@@ -268,6 +274,7 @@ class StageRunner:
             },
             installed.card.limits.timeout_s,
         )
+        return built | made
 
     def _encode(self, job: Job) -> dict[str, Any]:
         installed = self.models[self._by_identity[job.model]]
@@ -275,7 +282,7 @@ class StageRunner:
             row.sop_uid: str(self.config.data / row.file)
             for row in self.store.instances(job.study_uid)
         }
-        return self.crew.stage.call(
+        encoded: dict[str, Any] = self.crew.stage.call(
             "encode",
             {
                 "folder": str(self.folder(job)),
@@ -291,6 +298,7 @@ class StageRunner:
             },
             self.config.workers.stage_timeout_s,
         )
+        return encoded
 
     def _deliver(self, job: Job) -> dict[str, Any]:
         folder = self.folder(job) / "deliver"
@@ -306,5 +314,10 @@ class StageRunner:
         return {"delivered": proofs}
 
 
-def _sentence(detail: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in detail.items())
+def _sentence(detail: Any) -> str:
+    """Return what a stage tells of its result in one line of the log and the history."""
+    if isinstance(detail, Mapping):
+        return ", ".join(f"{key} {_sentence(value)}" for key, value in detail.items())
+    if isinstance(detail, list):
+        return " ".join(map(str, detail))
+    return str(detail)

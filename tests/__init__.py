@@ -1,0 +1,1 @@
+"""The tests, the phantoms they run on, and the demo."""

@@ -43,6 +43,38 @@ def models_in(annotation: object) -> Iterator[type[pydantic.BaseModel]]:
         yield from models_in(inner)
 
 
+def config_table() -> str:
+    """Return the README's table of configuration keys; print it to renew the table there."""
+    rows = dict.fromkeys(_rows(Config, ""))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _rows(model: type[pydantic.BaseModel], above: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in model.model_fields.items():
+        inner = [*models_in(field.annotation)]
+        conditions = name == "inputs"  # the operators have a table of their own
+        if field.description:
+            yield f"`{above}{name}`", _default(field), field.description
+        for part in [] if conditions else inner:
+            yield from _rows(part, f"{above}{name}.")
+
+
+def _default(field: pydantic.fields.FieldInfo) -> str:
+    value = field.get_default()
+    if field.is_required():
+        return "required"
+    if value is None or field.default_factory:
+        return ""
+    return f"`{', '.join(map(str, value)) if isinstance(value, tuple) else value}`"
+
+
+def test_the_table_of_keys_is_what_the_code_says() -> None:
+    """Key, default and meaning stand once, in app/config.py."""
+    text = README.read_text(encoding="utf-8")
+    for row in config_table().splitlines():
+        assert row in text, f"README.md lacks this row: {row}"
+
+
 def commands(parser: argparse.ArgumentParser) -> list[str]:
     """Return the names of the parser's sub-commands."""
     (choices,) = (

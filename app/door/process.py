@@ -5,47 +5,46 @@ import logging
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from app.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+OnOpen = Callable[[int, int], None]
+"""Takes the door's process id and the port it listens on."""
+
 STOP_S = 10.0
 RESTART_PAUSE_S = 1.0
 
 
 class DoorProcess:
-    """Keeps one door running until it is closed."""
+    """Keeps one door running until it is closed; `on_open` is told of every opening."""
 
-    def __init__(self, config_path: Path, data: Path) -> None:
+    def __init__(self, config_path: Path, data: Path, on_open: OnOpen) -> None:
         self._command = [
             *(sys.executable, "-m", "app.door"),
             *("--config", str(config_path), "--data", str(data)),
         ]
+        self._on_open = on_open
         self._closing = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
         self._watcher = threading.Thread(target=self._watch, name="door watcher", daemon=True)
-        self.port = 0
 
-    @property
-    def pid(self) -> int:
-        """The door's process id."""
-        return self._child.pid if self._child else 0
-
-    def open(self) -> int:
-        """Start the door and return the port it listens on."""
+    def open(self) -> None:
+        """Start the door; ConfigError when it cannot listen where it is told to."""
         if not self._start():
             raise ConfigError("the door did not open; its own message above says why")
         self._watcher.start()
-        return self.port
 
     def close(self) -> None:
         """End the door: associations in progress finish their object, new ones are refused."""
         self._closing.set()
         if self._child is None:
             return
-        self._child.terminate()
+        if self._child.stdin is not None:
+            self._child.stdin.close()
         try:
             self._child.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -53,7 +52,8 @@ class DoorProcess:
             self._child.wait()
 
     def _start(self) -> bool:
-        # The door lives as long as its standard input: it ends with the node, however that ends.
+        # The door lives as long as its standard input is open: it ends with the node, however
+        # that ends.
         self._child = subprocess.Popen(  # noqa: S603  # our own module, no shell
             self._command,
             stdin=subprocess.PIPE,
@@ -63,8 +63,7 @@ class DoorProcess:
         assert self._child.stdout is not None  # noqa: S101  # for the type checker
         line = self._child.stdout.readline()
         if line:
-            self.port = json.loads(line)["listening"]
-            log.info("door process %d listens on port %d", self._child.pid, self.port)
+            self._on_open(self._child.pid, json.loads(line)["listening"])
         return bool(line)
 
     def _watch(self) -> None:

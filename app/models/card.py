@@ -66,7 +66,7 @@ class Input(_Part):
     """One series that the model needs."""
 
     role: str = Field(
-        pattern=r"^[a-z][a-z0-9_]{0,31}$", description="name by which routes assign a series"
+        pattern=r"^[A-Z][A-Z0-9_]{0,15}$", description="name by which routes assign a series"
     )
     modality: Literal["CT", "MR", "PT"] = Field(description="modality the series must have")
 
@@ -126,7 +126,7 @@ class Label(_Part):
 
     value: int = Field(ge=1, le=255, description="value in the label map; 0 is the background")
     name: str = Field(min_length=1, max_length=64, description="segment label that readers see")
-    category: Code = Field(description="segmented property category, such as SCT 123037004")
+    category: Code = Field(description="segmented property category, such as SCT 91723000")
     type: Code = Field(description="segmented property type, such as SCT 10200004 Liver")
     laterality: Code | None = Field(
         default=None, description="modifier of the type: right, left, both"

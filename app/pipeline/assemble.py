@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from app.config import Assemble
 from app.dicom.series import read_series as read_headers
+from app.faults import crash_point
 
 
 class Arrival(Protocol):
@@ -33,4 +34,5 @@ def complete_at(study: Arrival, rules: Assemble) -> tuple[datetime, str]:
 
 def read_series(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Read the headers of a study's files; runs in the stage worker, the bytes are hostile."""
+    crash_point("read_series")
     return {"series": [series.to_json() for series in read_headers(arguments["paths"])]}

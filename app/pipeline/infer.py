@@ -56,7 +56,7 @@ def segment(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "labels": [int(label) for label in np.unique(labels) if label],
         "seconds": round(time.monotonic() - started, 2),
-        "device": arguments["device"],
+        "device": model.runner.device,
     }
 
 

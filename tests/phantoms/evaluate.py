@@ -52,7 +52,7 @@ def evaluate(folder: Path, device: str) -> int:
         affine = grid(orientation, shape, spacing_mm)
         truth = Phantom(seed).truth(affine, shape)
         started = time.monotonic()
-        labels = model.segment({"ct": volume_of(seed, affine, shape)})
+        labels = model.segment({"CT": volume_of(seed, affine, shape)})
         seconds = time.monotonic() - started
         scores = [dice(labels, truth, LABELS[name]) for name in names]
         table.append(scores)

@@ -190,7 +190,7 @@ def tiny_card(values: Sequence[int] = (1, 2)) -> ModelCard:
             "version": "1.0",
             "licence": "Apache-2.0",
             "description": "Segments nothing that is real.",
-            "inputs": [{"role": "ct", "modality": "CT"}],
+            "inputs": [{"role": "CT", "modality": "CT"}],
             "runner": {
                 "kind": "nnunet",
                 "folder": "nnunet",

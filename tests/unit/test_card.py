@@ -67,7 +67,7 @@ def test_the_shipped_codes_are_those_of_the_standard() -> None:
     assert set(by_name) == set(expected)
     for name, (kind, side) in expected.items():
         label = by_name[name]
-        assert label.category.value == "123037004"
+        assert label.category.value == "91723000"
         assert (label.type.value, label.type.meaning) == (kind.value, kind.meaning)
         assert (label.laterality.value if label.laterality else None) == side
 
@@ -96,7 +96,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "a role twice": (
         lambda c: c["inputs"].append(c["inputs"][0]),
-        "inputs.role ct stands 2 times; give",
+        "inputs.role CT stands 2 times; give",
     ),
     "a value twice": (lambda c: c["labels"][1].update(value=1), "labels.value 1 stands 2 times"),
     "the background as a label": (lambda c: c["labels"][0].update(value=0), "labels.0.value: "),

@@ -48,7 +48,7 @@ def faults(folder: Path, node: Any) -> str:
 def test_the_shipped_file_is_right() -> None:
     """What a newcomer starts with."""
     assert load_config(DEFAULT_PATH).routes[0].name == "phantom-ct"
-    assert application_version(DEFAULT_PATH)
+    assert application_version()
 
 
 def test_an_unknown_key_is_named_with_path_and_line(tmp_path: Path) -> None:

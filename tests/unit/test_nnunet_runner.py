@@ -71,8 +71,8 @@ def test_loading_is_logged_once_with_its_seconds(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.INFO, "app.models"):
         loaded = load_model(card, "auto")
         small = volume_of(SEED, grid("axial", (12, 16, 16)), (12, 16, 16))
-        loaded.segment({"ct": small})
-        loaded.segment({"ct": small})
+        loaded.segment({"CT": small})
+        loaded.segment({"CT": small})
     lines = [record.getMessage() for record in caplog.records if "weights" in record.getMessage()]
     assert len(lines) == 1
     assert re.fullmatch(
@@ -93,7 +93,7 @@ def test_a_graphics_card_that_is_not_there_is_named() -> None:
 def test_organs_are_found_where_they_are_in_the_patient(model: Model, orientation: str) -> None:
     """Liver right, spleen left, in millimetres, however the slices are stored."""
     volume = phantom_volume(orientation)
-    labels = model.segment({"ct": volume})
+    labels = model.segment({"CT": volume})
     truth = Phantom(SEED).truth(volume.affine_lps, volume.voxels_kji.shape)
     assert labels.dtype == np.uint8
     for name in ("liver", "spleen", "kidney_right", "kidney_left"):
@@ -119,7 +119,7 @@ def test_the_same_patient_upside_down_has_the_same_labels(model: Model, volume: 
         frame_of_reference_uid=volume.frame_of_reference_uid,
         series_uid=volume.series_uid,
     )
-    first, second = model.segment({"ct": volume}), model.segment({"ct": turned})
+    first, second = model.segment({"CT": volume}), model.segment({"CT": turned})
     assert np.array_equal(second[::-1, :, ::-1], first)
 
 
@@ -130,12 +130,12 @@ def test_labels_that_the_card_does_not_describe_are_refused(model: Model, volume
     """No segment without a name reaches a reader."""
     poorer = model.card.model_copy(update={"labels": model.card.labels[:2]})
     with pytest.raises(ModelError, match=r"the output has the values \[3, 4, 5, 6\]"):
-        Model(card=poorer, runner=model.runner).segment({"ct": volume})
+        Model(card=poorer, runner=model.runner).segment({"CT": volume})
 
 
 def test_a_missing_input_is_named(model: Model, volume: Volume) -> None:
     """The route must assign every role."""
-    with pytest.raises(ModelError, match="no volume for the input ct"):
+    with pytest.raises(ModelError, match="no volume for the input CT"):
         model.segment({"mr": volume})
 
 
@@ -149,7 +149,7 @@ def test_an_empty_volume_is_refused(model: Model) -> None:
         series_uid="2.25.3",
     )
     with pytest.raises(StudyError, match=r"series 2\.25\.3: every voxel is zero"):
-        model.segment({"ct": nothing})
+        model.segment({"CT": nothing})
 
 
 def two_channels(folder: Path) -> None:
@@ -178,7 +178,7 @@ def two_channels(folder: Path) -> None:
 def test_channels_follow_the_order_of_the_card(model: Model, folder: Path, volume: Volume) -> None:
     """The first input of the card is the first channel."""
     two_channels(folder)
-    fat, ct = {"role": "fat", "modality": "CT"}, {"role": "ct", "modality": "CT"}
+    fat, ct = {"role": "FAT", "modality": "CT"}, {"role": "CT", "modality": "CT"}
     other = Volume(
         voxels_kji=np.full_like(volume.voxels_kji, -90),
         affine_lps=volume.affine_lps,
@@ -186,12 +186,12 @@ def test_channels_follow_the_order_of_the_card(model: Model, folder: Path, volum
         frame_of_reference_uid=volume.frame_of_reference_uid,
         series_uid="2.25.77",
     )
-    alone = model.segment({"ct": volume})
-    both = {"fat": other, "ct": volume}
+    alone = model.segment({"CT": volume})
+    both = {"FAT": other, "CT": volume}
     first = load(folder, lambda card: card.update(inputs=[ct, fat])).segment(both)
     assert np.array_equal(first, alone)
     second = load(folder, lambda card: card.update(inputs=[fat, ct])).segment(both)
-    assert np.array_equal(second, model.segment({"ct": other}))
+    assert np.array_equal(second, model.segment({"CT": other}))
     assert not np.array_equal(second, alone)
 
 
@@ -209,15 +209,15 @@ def test_inputs_on_different_grids_are_refused(
 ) -> None:
     """Shape, place and frame of reference must all agree."""
     two_channels(folder)
-    second = {"role": "pt", "modality": "PT"}
+    second = {"role": "PT", "modality": "PT"}
     both = load(folder, lambda card: card["inputs"].append(second))
     fields = {
         name: getattr(volume, name)
         for name in ("voxels_kji", "affine_lps", "sop_uids", "frame_of_reference_uid")
     }
     other = Volume(**(fields | differs), series_uid="2.25.78")
-    with pytest.raises(ModelError, match=r"series 2\.25\.78 \(pt\) does not lie on the grid"):
-        both.segment({"ct": volume, "pt": other})
+    with pytest.raises(ModelError, match=r"series 2\.25\.78 \(PT\) does not lie on the grid"):
+        both.segment({"CT": volume, "PT": other})
 
 
 # -- as nnU-Net does it --------------------------------------------------------------------------
@@ -232,10 +232,10 @@ def test_folds_are_averaged(model: Model, folder: Path, volume: Volume) -> None:
     silent = folder / "nnunet" / "fold_1"
     silent.mkdir()
     torch.save(checkpoint, silent / "checkpoint_final.pth")
-    alone = load(folder, lambda card: card["runner"].update(folds=[1])).segment({"ct": volume})
+    alone = load(folder, lambda card: card["runner"].update(folds=[1])).segment({"CT": volume})
     assert not alone.any()
-    both = load(folder, lambda card: card["runner"].update(folds=[0, 1])).segment({"ct": volume})
-    assert np.mean(both == model.segment({"ct": volume})) > 0.999
+    both = load(folder, lambda card: card["runner"].update(folds=[0, 1])).segment({"CT": volume})
+    assert np.mean(both == model.segment({"CT": volume})) > 0.999
 
 
 def test_mirroring_is_the_checkpoints_unless_the_card_forbids_it(
@@ -245,10 +245,10 @@ def test_mirroring_is_the_checkpoints_unless_the_card_forbids_it(
     torch.save(
         read_checkpoint(folder) | {"inference_allowed_mirroring_axes": (2,)}, folder / CHECKPOINT
     )
-    expected = model.segment({"ct": volume})
-    assert not np.array_equal(load(folder).segment({"ct": volume}), expected)
+    expected = model.segment({"CT": volume})
+    assert not np.array_equal(load(folder).segment({"CT": volume}), expected)
     still = load(folder, lambda card: card["runner"].update(mirroring=False))
-    assert np.array_equal(still.segment({"ct": volume}), expected)
+    assert np.array_equal(still.segment({"CT": volume}), expected)
 
 
 def test_nothing_is_printed_written_or_sent(
@@ -264,6 +264,6 @@ def test_nothing_is_printed_written_or_sent(
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.delenv(name, raising=False)
     small = volume_of(SEED, grid("axial", (12, 16, 16)), (12, 16, 16))
-    load_model(load_card(PHANTOM), "cpu").segment({"ct": small})
+    load_model(load_card(PHANTOM), "cpu").segment({"CT": small})
     assert capfd.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,36 @@
+"""From a job's label map to its encoded results; runs in the stage worker."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.config import application_version
+from app.dicom.volume import load
+from app.faults import crash_point
+from app.models import load_card
+from app.pipeline.encode import SEG, write_seg
+from app.pipeline.identity import Identity
+from app.pipeline.infer import LABELS, VOLUMES
+
+
+def encode(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Encode the job's label map unless that was done before."""
+    folder = Path(arguments["folder"])
+    path = folder / SEG
+    if not path.exists():
+        volume = load(folder / VOLUMES, arguments["role"])
+        crash_point("encode")
+        write_seg(
+            folder,
+            np.load(folder / LABELS, allow_pickle=False),
+            volume,
+            [arguments["files"][uid] for uid in volume.sop_uids],
+            card=load_card(Path(arguments["card"])),
+            identity=Identity(**arguments["identity"]),
+            node_version=application_version(),
+            now=datetime.now(UTC),
+        )
+    return {"seg": f"{path.stat().st_size / 1e6:.1f} MB"}

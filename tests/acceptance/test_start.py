@@ -1,0 +1,66 @@
+"""Starting with something wrong: a sentence that says what, where and what to do.
+
+Covered: a wrong app.yaml, an unknown model, roles that do not fit, a port in use, no job log.
+Not covered: a full disk.
+"""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.node import SETTINGS, Node
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"dor": {}}, "node.dor: Extra inputs are not permitted"),
+        (
+            {"models": [{"name": "phantom", "folder": "no-such-model"}]},
+            "models.phantom: no card.yaml in any of",
+        ),
+        (
+            {"routes": [SETTINGS["routes"][0] | {"inputs": {"MR": []}}]},
+            "routes.phantom-ct.inputs: model phantom reads ['CT'], the route fills ['MR']",
+        ),
+    ],
+)
+def test_a_wrong_file_is_refused_by_check_and_serve_alike(
+    tmp_path: Path, change: dict[str, Any], sentence: str
+) -> None:
+    """`check` exits with 1, the node with 2."""
+    node = Node(tmp_path, change)
+    check, serve = node.command("check", check=False), node.command("serve", check=False)
+    assert check.returncode == 1
+    assert serve.returncode == 2
+    assert sentence in check.stderr
+    assert sentence in serve.stderr
+
+
+def test_a_right_file_is_said_to_be_right(tmp_path: Path) -> None:
+    """With the exact model that would run."""
+    checked = Node(tmp_path).command("check")
+    assert "right, 1 routes" in checked.stdout
+    assert "phantom@" in checked.stdout
+    assert "phantom@" in Node(tmp_path).command("models").stdout
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    """The node does not start without its door."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused = Node(tmp_path, {"door": {"port": port}}).command("serve", check=False)
+    assert refused.returncode == 2
+    assert str(port) in refused.stderr
+    assert "in use" in refused.stderr
+
+
+def test_questions_to_a_node_that_never_ran_are_answered(tmp_path: Path) -> None:
+    """There is no log to read, and the sentence says so."""
+    asked = Node(tmp_path).command("jobs", check=False)
+    assert asked.returncode == 1
+    assert "there is no job log here" in asked.stderr
