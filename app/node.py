@@ -119,7 +119,8 @@ class Node:
     def _keep_leases(self) -> None:
         if time.monotonic() >= self._beat_at:
             self._beat_at = time.monotonic() + self.config.jobs.lease_s / 3
-            self.store.extend(self.owner, now(), self.config.jobs.lease_s)
+            held = self.runner.held()
+            self.store.extend(self.owner, now(), self.config.jobs.lease_s, held=held)
             self.store.recover(now())
 
     def _offer_due(self) -> None:

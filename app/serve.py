@@ -26,6 +26,7 @@ READY = "ready.json"
 
 def serve(config: Config, config_path: Path) -> int:
     """Run the node until SIGTERM or SIGINT."""
+    os.umask(0o077)  # what lies in the data folder is nobody else's business
     with ExitStack() as stack:
         stopping = stack.enter_context(stop_signals())
         make_folder(config.data)

@@ -106,6 +106,11 @@ class StageRunner:
             self._settle(job, partial(self._note_failure, error=error))
         return None
 
+    def held(self) -> list[str]:
+        """Return the jobs whose leases are kept; not one whose end could not be written."""
+        with self._lock:
+            return list(self._held)
+
     def interrupt(self) -> None:
         """End running stages where they stand and start no other; their jobs are handed back."""
         self._interrupted.set()
@@ -113,7 +118,9 @@ class StageRunner:
 
     def hand_back_all(self) -> None:
         """Hand back every job still held; called when the graph has ended."""
-        for job in list(self._held.values()):
+        with self._lock:
+            left = list(self._held.values())
+        for job in left:
             with about(job.id):
                 self._settle(job, lambda job: self.store.hand_back(job, "node stopped", now()))
 

@@ -130,6 +130,7 @@ class Orthanc:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
+        self.storage.mkdir(parents=True, exist_ok=True)
         configuration = self.storage / "orthanc.json"
         configuration.write_text(json.dumps(self._configuration()), encoding="utf-8")
         with self.log.open("ab") as log:
