@@ -16,7 +16,7 @@ from app.dicom.series import read_header
 from app.errors import ConfigError, StudyError, UnreadableDicom
 from app.installed import install, start_crew
 from app.node import Node
-from app.signals import stop_signals
+from app.signals import on_stop
 from app.stages import now
 from app.store.jobs import InstanceRow, Job, State
 from app.store.store import Store
@@ -32,7 +32,6 @@ def run_batch(config: Config, source: Path, output: Path, models: Path | None) -
     if not source.is_dir():
         raise ConfigError(f"{source}: is not a folder; give the input folder with -i")
     with ExitStack() as stack:
-        stopping = stack.enter_context(stop_signals())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="marginalia-")))
         config = _for_batch(config, scratch, output)
         installed = install(config, models)
@@ -53,7 +52,7 @@ def run_batch(config: Config, source: Path, output: Path, models: Path | None) -
             stopped.set()
             node.stop()
 
-        stopping(stop)
+        on_stop(stop)
         node.run(done=lambda: not store.open_studies() and not _unsettled(store))
         return NODE_WRONG if stopped.is_set() else _verdict(store, studies, unreadable)
 

@@ -15,6 +15,7 @@ from app import show
 from app.config import Config, config_path, load_config
 from app.errors import ConfigError, NodeError, StudyError
 from app.log import set_up
+from app.signals import block
 from app.store.jobs import State
 from app.store.store import Store
 
@@ -78,12 +79,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _serve(args: argparse.Namespace, config: Config) -> int:
+    block()
     from app.serve import serve  # noqa: PLC0415  # Holoscan takes a second to import
 
     return serve(config, args.path)
 
 
 def _run(args: argparse.Namespace, config: Config) -> int:
+    block()
     from app.batch import run_batch  # noqa: PLC0415  # Holoscan takes a second to import
 
     source = _folder(args.input, "HOLOSCAN_INPUT_PATH", "input")

@@ -14,7 +14,7 @@ from app.errors import ConfigError
 from app.files import make_folder, write_json
 from app.installed import install, start_crew
 from app.node import Node
-from app.signals import stop_signals
+from app.signals import on_stop
 from app.stages import now
 from app.store.store import Store
 
@@ -28,7 +28,6 @@ def serve(config: Config, config_path: Path) -> int:
     """Run the node until SIGTERM or SIGINT."""
     os.umask(0o077)  # what lies in the data folder is nobody else's business
     with ExitStack() as stack:
-        stopping = stack.enter_context(stop_signals())
         make_folder(config.data)
         stack.enter_context(only_node_in(config.data))
         ready = config.data / READY
@@ -64,7 +63,7 @@ def serve(config: Config, config_path: Path) -> int:
             threading.Thread(target=door.close, name="door closing").start()
             node.stop()
 
-        stopping(stop)
+        on_stop(stop)
         node.run(done=lambda: False)
     log.info("stopped")
     return 0

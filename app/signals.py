@@ -1,30 +1,27 @@
-"""SIGTERM and SIGINT, waited for instead of handled."""
+"""SIGTERM and SIGINT, waited for instead of handled.
+
+Holoscan's own handlers would end the graph under running jobs. So the signals are blocked before
+any library has started a thread of its own, which would otherwise be given them, and one thread
+of ours waits for them. A signal that comes before that is not lost: it stays pending.
+"""
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 
-@contextmanager
-def stop_signals() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Give a function that names what SIGTERM and SIGINT shall do, from now on and before.
-
-    The signals are blocked in every thread and waited for in one of ours: Holoscan's own handlers,
-    which would end the graph under running jobs, never see them.
-    """
+def block() -> None:
+    """Keep the stop signals from every thread of the process; call it before heavy imports."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
-    def then(stop: Callable[[], None]) -> None:
-        def wait() -> None:
-            signal.sigwait(STOP_SIGNALS)
-            stop()
 
-        threading.Thread(target=wait, name="signals", daemon=True).start()
+def on_stop(stop: Callable[[], None]) -> None:
+    """Call `stop` once, in a thread of its own, when a stop signal has come or is pending."""
 
-    try:
-        yield then
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    def wait() -> None:
+        signal.sigwait(STOP_SIGNALS)
+        stop()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
