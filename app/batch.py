@@ -16,8 +16,8 @@ from app.dicom.series import read_header
 from app.errors import ConfigError, StudyError, UnreadableDicom
 from app.installed import install, start_crew
 from app.node import Node
+from app.runner import now
 from app.signals import on_stop
-from app.stages import now
 from app.store.jobs import InstanceRow, Job, State
 from app.store.store import Store
 

@@ -18,7 +18,7 @@ from app.graph import run as run_graph
 from app.installed import Crew, Installed
 from app.pipeline.assemble import complete_at
 from app.pipeline.work import StudyWork, Work
-from app.stages import StageRunner, now
+from app.runner import StageRunner, now
 from app.store.store import Store
 from operators.receive import Feed
 

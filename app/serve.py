@@ -14,8 +14,8 @@ from app.errors import ConfigError
 from app.files import make_folder, write_json
 from app.installed import install, start_crew
 from app.node import Node
+from app.runner import now
 from app.signals import on_stop
-from app.stages import now
 from app.store.store import Store
 
 log = logging.getLogger(__name__)

@@ -1,298 +1,79 @@
-"""Run one stage of one job: the one place where errors are caught and rows are written.
+"""What each stage does with a job: which files it reads, which worker it calls, what it leaves.
 
-Every stage of a job ends in exactly one of: passed, finished, postponed, gave up, handed back.
-What that means for the job is said by the error's type (see app.errors), not by the stage.
+Every stage leaves its result in the job's folder and skips what is there already. Errors pass
+through; `app.runner` sorts them.
 """
 
-import logging
-import math
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from functools import partial
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from threading import Event, Lock
 from typing import Any
 
 from app.config import Config
 from app.dicom.series import Series
-from app.errors import Interrupted, ModelError, NodeError
 from app.faults import crash_point
 from app.files import make_folder, read_json, write_json
 from app.installed import Crew, Installed
-from app.log import about, sentence, traced
-from app.pipeline import JOB_STAGES, Stage
 from app.pipeline.deliver import deliver
 from app.pipeline.encode import SEG
-from app.pipeline.infer import LABELS
-from app.pipeline.route import route
-from app.pipeline.work import JobWork, StudyWork, Work
-from app.store.jobs import Job, NewJob
+from app.pipeline.infer import LABELS, VOLUMES
+from app.store.jobs import Job
 from app.store.store import Store
-from app.workers import WorkerFault
-
-log = logging.getLogger(__name__)
-
-ROUTE_TRIES = 3
-"""How often a study whose headers cannot be read for want of a worker is tried."""
 
 
-def now() -> datetime:
-    """Return the time as rows have it."""
-    return datetime.now(UTC)
-
-
-class StageRunner:
-    """The stages as operators call them: work in, work out, never an exception."""
+class JobStages:
+    """The stages of a job, as functions from the job to what is told of it."""
 
     def __init__(
-        self,
-        config: Config,
-        store: Store,
-        *,
-        models: Mapping[str, Installed],
-        crew: Crew,
-        left: Callable[[Work], None],
+        self, config: Config, store: Store, models: Mapping[str, Installed], crew: Crew
     ) -> None:
-        self.config = config
-        self.store = store
-        self.models = models
-        self.crew = crew
-        self._left = left
-        self._by_identity = {each.card.identity: name for name, each in models.items()}
-        self._held: dict[str, Job] = {}
-        self._route_tries: Counter[StudyWork] = Counter()
-        self._lock = Lock()
-        self._interrupted = Event()
+        self._config = config
+        self._store = store
+        self._crew = crew
+        self._models = {each.card.identity: each for each in models.values()}
 
-    # -- what the operators call -------------------------------------------------------------
-
-    def route(self, work: Work) -> list[tuple[str, JobWork]]:
-        """Route a study, or send a job to the port of its model."""
-        if isinstance(work, JobWork):
-            return [(work.model, work)]
-        self._route_study(work)
-        self._left(work)
-        return []
-
-    def infer(self, work: JobWork) -> JobWork:
-        """Make the label map."""
-        return self._run(work, Stage.INFER, self._infer)
-
-    def encode(self, work: JobWork) -> JobWork:
-        """Make the DICOM objects."""
-        return self._run(work, Stage.ENCODE, self._encode)
-
-    def deliver(self, work: JobWork) -> None:
-        """Bring the objects to the archives and settle the job."""
-        self._run(work, Stage.DELIVER, self._deliver)
-        self._left(work)
-
-    # -- jobs on their way -------------------------------------------------------------------
-
-    def take(self, job: Job) -> JobWork | None:
-        """Hold a claimed job until it is settled; None when its model is not installed."""
-        with self._lock:
-            self._held[job.id] = job
-        if job.model in self._by_identity:
-            return JobWork(job_id=job.id, model=self._by_identity[job.model])
-        with about(job.id):
-            error = ModelError(
-                f"the job was made for {job.model}, which is not installed; install it again,"
-                " or send the study again to have it read by the model that is"
-            )
-            self._settle(job, partial(self._note_failure, error=error))
-        return None
-
-    def held(self) -> list[str]:
-        """Return the jobs whose leases are kept; not one whose end could not be written."""
-        with self._lock:
-            return list(self._held)
-
-    def interrupt(self) -> None:
-        """End running stages where they stand and start no other; their jobs are handed back."""
-        self._interrupted.set()
-        self.crew.interrupt()
-
-    def hand_back_all(self) -> None:
-        """Hand back every job still held; called when the graph has ended."""
-        with self._lock:
-            left = list(self._held.values())
-        for job in left:
-            with about(job.id):
-                self._settle(job, lambda job: self.store.hand_back(job, "node stopped", now()))
-
-    def folder(self, job: Job) -> Path:
-        """Return the folder where the job's stages leave their results."""
-        return self.config.data / "jobs" / job.id
-
-    def _run(self, work: JobWork, stage: Stage, action: Callable[[Job], dict[str, Any]]) -> JobWork:
-        job = self._held.get(work.job_id)
-        if work.ended or job is None:
-            return replace(work, ended=True)
-        if JOB_STAGES.index(Stage(job.stage)) > JOB_STAGES.index(stage):
-            return work  # its result is there
-        with about(job.id):
-            started = time.monotonic()
-            try:
-                if self._interrupted.is_set():
-                    raise Interrupted  # noqa: TRY301  # ends like an interrupted stage
-                crash_point(f"{stage}.before")
-                detail = action(job)
-                crash_point(f"{stage}.after")
-            except Exception as error:  # noqa: BLE001  # the one place where a stage's errors end
-                self._settle(job, partial(self._note_failure, error=error))
-                return replace(work, ended=True)
-            seconds, told = time.monotonic() - started, _sentence(detail)
-            log.info("%s took %.1f s: %s", stage, seconds, told)
-            return self._note_success(work, job, stage, seconds, told)
-
-    def _note_success(
-        self, work: JobWork, job: Job, stage: Stage, seconds: float, told: str
-    ) -> JobWork:
-        if stage is JOB_STAGES[-1]:
-            self._settle(job, lambda job: self.store.finish(job, seconds, told, now()))
-            return replace(work, ended=True)
-        following = JOB_STAGES[JOB_STAGES.index(stage) + 1]
-        try:
-            moved = self.store.passed(job, stage, following, seconds, told, now())
-        except NodeError as error:
-            self._settle(job, partial(self._note_failure, error=error))
-            return replace(work, ended=True)
-        with self._lock:
-            self._held[job.id] = moved
-        return work
-
-    def _note_failure(self, job: Job, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
-        if isinstance(error, Interrupted):
-            self.store.hand_back(job, reason, now())
-        elif isinstance(error, NodeError) and error.retry:
-            limit = min(error.attempts or math.inf, self.config.jobs.attempts)
-            if job.attempts >= limit:
-                log.error("gave up after %d tries: %s", job.attempts, reason)
-                self.store.give_up(job, f"{reason} (tried {job.attempts} times)", now())
-            else:
-                delays = self.config.jobs.retry_delays_s
-                delay = delays[min(job.attempts, len(delays)) - 1]
-                log.warning("waits %g s: %s", delay, reason)
-                self.store.postpone(job, now() + timedelta(seconds=delay), reason, now())
-        elif isinstance(error, NodeError):
-            log.error("failed: %s", reason)
-            self.store.give_up(job, reason, now())
-        else:
-            kind, told = sentence(error), traced(error)
-            if isinstance(error, WorkerFault):
-                kind, told = error.class_name, error.traceback
-            log.error("failed by a fault of ours:\n%s", told)
-            self.store.give_up(job, f"a fault of ours, see the log: {kind}", now())
-
-    def _settle(self, job: Job, note: Callable[[Job], object]) -> None:
-        """Write the job's end for this node and let go of it; a job lost meanwhile is let go."""
-        try:
-            note(job)
-        except NodeError as error:
-            log.error("left as it is in the log: %s", error)  # noqa: TRY400  # a sentence will do
-        with self._lock:
-            self._held.pop(job.id, None)
-
-    # -- the stages --------------------------------------------------------------------------
-
-    def _route_study(self, work: StudyWork) -> None:
-        started = time.monotonic()
-        try:
-            series = self._series(work.study_uid)
-            verdicts = route(series, self.config.routes)
-            jobs = [
-                NewJob(
-                    id=identity.job_id,
-                    identity=identity.key,
-                    study_uid=work.study_uid,
-                    route=verdict.route,
-                    model=identity.model,
-                    digest=identity.digest,
-                    stage=JOB_STAGES[0],
-                    inputs=verdict.inputs,
-                    instances=verdict.instances,
-                    priority=self.config.route(verdict.route).priority,
-                )
-                for verdict in verdicts
-                if verdict.taken
-                for identity in [
-                    verdict.identity(work.study_uid, self.models[verdict.model].card.identity)
-                ]
-            ]
-            trace = {"signal": work.signal, "routes": [v.to_json() for v in verdicts]}
-            crash_point("route.before")
-            made = self.store.route_study(work.study_uid, work.version, trace, jobs, now())
-        except NodeError as error:
-            log.warning("study …%s cannot be routed: %s", work.study_uid[-12:], error)
-            self._route_tries[work] += 1
-            if not error.retry or self._route_tries[work] >= ROUTE_TRIES:
-                self.store.fail_study(work.study_uid, work.version, str(error), now())
-            return
-        except Exception as error:  # a study must not end the node
-            log.exception("study …%s cannot be routed by a fault of ours", work.study_uid[-12:])
-            self.store.fail_study(
-                work.study_uid, work.version, f"a fault of ours: {sentence(error)}", now()
-            )
-            return
-        log.info(
-            "route took %.1f s: study …%s, %s",
-            time.monotonic() - started,
-            work.study_uid[-12:],
-            "objects arrived meanwhile, routed again later"
-            if made is None
-            else f"{len(jobs)} of {len(verdicts)} routes take it, {len(made)} new jobs",
-        )
-
-    def _series(self, study_uid: str) -> list[Series]:
-        paths = [str(self.config.data / row.file) for row in self.store.instances(study_uid)]
-        answer = self.crew.stage.call(
-            "read_series", {"paths": paths}, self.config.workers.stage_timeout_s
+    def series(self, study_uid: str) -> list[Series]:
+        """Read the headers of a study."""
+        paths = list(self._files(study_uid).values())
+        answer = self._crew.stage.call(
+            "read_series", {"paths": paths}, self._config.workers.stage_timeout_s
         )
         return [Series.from_json(each) for each in answer["series"]]
 
-    def _infer(self, job: Job) -> dict[str, Any]:
-        folder = self.folder(job)
+    def infer(self, job: Job) -> dict[str, Any]:
+        """Build the volumes, then run the model on them."""
+        folder = self._folder(job)
         make_folder(folder)
-        files = {
-            row.sop_uid: str(self.config.data / row.file)
-            for row in self.store.instances(job.study_uid)
-        }
+        files = self._files(job.study_uid)
         inputs = {role: [files[uid] for uid in uids] for role, uids in job.instances.items()}
-        built: dict[str, Any] = self.crew.stage.call(
+        built: dict[str, Any] = self._crew.stage.call(
             "build",
             {"folder": str(folder), "inputs": inputs},
-            self.config.workers.stage_timeout_s,
+            self._config.workers.stage_timeout_s,
         )
         if (folder / LABELS).exists():
             return built | {"labels": "made before"}
-        installed = self.models[self._by_identity[job.model]]
-        made: dict[str, Any] = self.crew.model.call(
+        installed = self._models[job.model]
+        made: dict[str, Any] = self._crew.model.call(
             "segment",
             {
                 "folder": str(folder),
                 "card": str(installed.folder),
                 "model": job.model,
-                "device": self.config.workers.device,
+                "device": self._config.workers.device,
             },
             installed.card.limits.timeout_s,
         )
         return built | made
 
-    def _encode(self, job: Job) -> dict[str, Any]:
-        installed = self.models[self._by_identity[job.model]]
-        files = {
-            row.sop_uid: str(self.config.data / row.file)
-            for row in self.store.instances(job.study_uid)
-        }
-        encoded: dict[str, Any] = self.crew.stage.call(
+    def encode(self, job: Job) -> dict[str, Any]:
+        """Make the DICOM objects of the label map."""
+        installed = self._models[job.model]
+        files = self._files(job.study_uid)
+        encoded: dict[str, Any] = self._crew.stage.call(
             "encode",
             {
-                "folder": str(self.folder(job)),
+                "folder": str(self._folder(job)),
                 "card": str(installed.folder),
                 "role": installed.card.inputs[0].role,
                 "files": files,
@@ -303,28 +84,32 @@ class StageRunner:
                     "digest": job.digest,
                 },
             },
-            self.config.workers.stage_timeout_s,
+            self._config.workers.stage_timeout_s,
         )
         return encoded
 
-    def _deliver(self, job: Job) -> dict[str, Any]:
-        folder = self.folder(job) / "deliver"
+    def deliver(self, job: Job) -> dict[str, Any]:
+        """Bring the objects to every archive of the route that has not confirmed them yet."""
+        folder = self._folder(job) / "deliver"
         make_folder(folder)
         proofs = {}
-        for name in self.config.route(job.route).deliver_to:
+        for name in self._config.route(job.route).deliver_to:
             note = folder / f"{name}.json"
             if not note.exists():
-                receipt = deliver([self.folder(job) / SEG], name, self.config.archives[name])
+                receipt = deliver([self._folder(job) / SEG], name, self._config.archives[name])
                 crash_point("deliver.stored")
                 write_json(note, receipt.to_json())
             proofs[name] = read_json(note)["proof"]
         return {"delivered": proofs}
 
+    def tidy(self, job: Job) -> None:
+        """Remove what only a job that goes on needs: volumes are a hundred megabytes and more."""
+        shutil.rmtree(self._folder(job) / VOLUMES, ignore_errors=True)
 
-def _sentence(detail: Any) -> str:
-    """Return what a stage tells of its result in one line of the log and the history."""
-    if isinstance(detail, Mapping):
-        return ", ".join(f"{key} {_sentence(value)}" for key, value in detail.items())
-    if isinstance(detail, list):
-        return " ".join(map(str, detail))
-    return str(detail)
+    def _folder(self, job: Job) -> Path:
+        return self._config.data / "jobs" / job.id
+
+    def _files(self, study_uid: str) -> dict[str, str]:
+        """Return the study's files by SOP Instance UID."""
+        rows = self._store.instances(study_uid)
+        return {row.sop_uid: str(self._config.data / row.file) for row in rows}

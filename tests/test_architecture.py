@@ -61,7 +61,7 @@ LIGHT = {
 """Module that starts a process → libraries too heavy or too large a target to be loaded by it."""
 
 MAY_CATCH_EVERYTHING = {
-    "app/stages.py": "the one place where a stage's errors end",
+    "app/runner.py": "the one place where a stage's errors end",
     "app/node.py": "the main loop: raised again in the main thread",
     "app/door/scp.py": "a callback of the network library: the sender gets its answer",
     "app/workers/serve.py": "the edge of the child: the parent sorts what it is told",
@@ -308,7 +308,7 @@ def test_a_rule_finds_what_breaks_it(check: Check, path: str, source: str) -> No
         (decisions_in_compute, "operators/a.py", "def f():\n    if x: pass"),
         (caught_too_much, "app/a.py", "try: f()\nexcept OSError: pass"),
         (caught_too_much, "app/a.py", "try: f()\nexcept BaseException:\n    g()\n    raise"),
-        (caught_too_much, "app/stages.py", "try: f()\nexcept Exception: g()"),
+        (caught_too_much, "app/runner.py", "try: f()\nexcept Exception: g()"),
     ],
 )
 def test_a_rule_leaves_the_rest_alone(check: Check, path: str, source: str) -> None:

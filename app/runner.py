@@ -1,0 +1,251 @@
+"""Run one stage of one job: the one place where errors are caught and rows are written.
+
+Every stage of a job ends in exactly one of: passed, finished, postponed, gave up, handed back.
+What that means for the job is said by the error's type (see app.errors), not by the stage.
+"""
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from threading import Event, Lock
+from typing import Any
+
+from app.config import Config
+from app.errors import Interrupted, ModelError, NodeError
+from app.faults import crash_point
+from app.installed import Crew, Installed
+from app.log import about, sentence, traced
+from app.pipeline import JOB_STAGES, Stage
+from app.pipeline.route import route
+from app.pipeline.work import JobWork, StudyWork, Work
+from app.stages import JobStages
+from app.store.jobs import Job, NewJob
+from app.store.store import Store
+from app.workers import WorkerFault
+
+log = logging.getLogger(__name__)
+
+ROUTE_TRIES = 3
+"""How often a study whose headers cannot be read for want of a worker is tried."""
+
+
+def now() -> datetime:
+    """Return the time as rows have it."""
+    return datetime.now(UTC)
+
+
+class StageRunner:
+    """The stages as operators call them: work in, work out, never an exception."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        *,
+        models: Mapping[str, Installed],
+        crew: Crew,
+        left: Callable[[Work], None],
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.models = models
+        self.crew = crew
+        self._stages = JobStages(config, store, models, crew)
+        self._left = left
+        self._by_identity = {each.card.identity: name for name, each in models.items()}
+        self._held: dict[str, Job] = {}
+        self._route_tries: Counter[StudyWork] = Counter()
+        self._lock = Lock()
+        self._interrupted = Event()
+
+    # -- what the operators call -------------------------------------------------------------
+
+    def route(self, work: Work) -> list[tuple[str, JobWork]]:
+        """Route a study, or send a job to the port of its model."""
+        if isinstance(work, JobWork):
+            return [(work.model, work)]
+        self._route_study(work)
+        self._left(work)
+        return []
+
+    def infer(self, work: JobWork) -> JobWork:
+        """Make the label map."""
+        return self._run(work, Stage.INFER, self._stages.infer)
+
+    def encode(self, work: JobWork) -> JobWork:
+        """Make the DICOM objects."""
+        return self._run(work, Stage.ENCODE, self._stages.encode)
+
+    def deliver(self, work: JobWork) -> None:
+        """Bring the objects to the archives and settle the job."""
+        self._run(work, Stage.DELIVER, self._stages.deliver)
+        self._left(work)
+
+    # -- jobs on their way -------------------------------------------------------------------
+
+    def take(self, job: Job) -> JobWork | None:
+        """Hold a claimed job until it is settled; None when its model is not installed."""
+        with self._lock:
+            self._held[job.id] = job
+        if job.model in self._by_identity:
+            return JobWork(job_id=job.id, model=self._by_identity[job.model])
+        with about(job.id):
+            error = ModelError(
+                f"the job was made for {job.model}, which is not installed; install it again,"
+                " or send the study again to have it read by the model that is"
+            )
+            self._settle(job, partial(self._note_failure, error=error))
+        return None
+
+    def held(self) -> list[str]:
+        """Return the jobs whose leases are kept; not one whose end could not be written."""
+        with self._lock:
+            return list(self._held)
+
+    def interrupt(self) -> None:
+        """End running stages where they stand and start no other; their jobs are handed back."""
+        self._interrupted.set()
+        self.crew.interrupt()
+
+    def hand_back_all(self) -> None:
+        """Hand back every job still held; called when the graph has ended."""
+        with self._lock:
+            left = list(self._held.values())
+        for job in left:
+            with about(job.id):
+                self._settle(job, lambda job: self.store.hand_back(job, "node stopped", now()))
+
+    def _run(self, work: JobWork, stage: Stage, action: Callable[[Job], dict[str, Any]]) -> JobWork:
+        job = self._held.get(work.job_id)
+        if work.ended or job is None:
+            return replace(work, ended=True)
+        if JOB_STAGES.index(Stage(job.stage)) > JOB_STAGES.index(stage):
+            return work  # its result is there
+        with about(job.id):
+            started = time.monotonic()
+            try:
+                if self._interrupted.is_set():
+                    raise Interrupted  # noqa: TRY301  # ends like an interrupted stage
+                crash_point(f"{stage}.before")
+                detail = action(job)
+                crash_point(f"{stage}.after")
+            except Exception as error:  # noqa: BLE001  # the one place where a stage's errors end
+                self._settle(job, partial(self._note_failure, error=error))
+                return replace(work, ended=True)
+            seconds, told = time.monotonic() - started, _sentence(detail)
+            log.info("%s took %.1f s: %s", stage, seconds, told)
+            return self._note_success(work, job, stage, seconds, told)
+
+    def _note_success(
+        self, work: JobWork, job: Job, stage: Stage, seconds: float, told: str
+    ) -> JobWork:
+        if stage is JOB_STAGES[-1]:
+            self._settle(job, lambda job: self.store.finish(job, seconds, told, now()))
+            self._stages.tidy(job)
+            return replace(work, ended=True)
+        following = JOB_STAGES[JOB_STAGES.index(stage) + 1]
+        try:
+            moved = self.store.passed(job, stage, following, seconds, told, now())
+        except NodeError as error:
+            self._settle(job, partial(self._note_failure, error=error))
+            return replace(work, ended=True)
+        with self._lock:
+            self._held[job.id] = moved
+        return work
+
+    def _note_failure(self, job: Job, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, Interrupted):
+            self.store.hand_back(job, reason, now())
+        elif isinstance(error, NodeError) and error.retry:
+            limit = min(error.attempts or math.inf, self.config.jobs.attempts)
+            if job.attempts >= limit:
+                log.error("gave up after %d tries: %s", job.attempts, reason)
+                self.store.give_up(job, f"{reason} (tried {job.attempts} times)", now())
+            else:
+                delays = self.config.jobs.retry_delays_s
+                delay = delays[min(job.attempts, len(delays)) - 1]
+                log.warning("waits %g s: %s", delay, reason)
+                self.store.postpone(job, now() + timedelta(seconds=delay), reason, now())
+        elif isinstance(error, NodeError):
+            log.error("failed: %s", reason)
+            self.store.give_up(job, reason, now())
+        else:
+            kind, told = sentence(error), traced(error)
+            if isinstance(error, WorkerFault):
+                kind, told = error.class_name, error.traceback
+            log.error("failed by a fault of ours:\n%s", told)
+            self.store.give_up(job, f"a fault of ours, see the log: {kind}", now())
+
+    def _settle(self, job: Job, note: Callable[[Job], object]) -> None:
+        """Write the job's end for this node and let go of it; a job lost meanwhile is let go."""
+        try:
+            note(job)
+        except NodeError as error:
+            log.error("left as it is in the log: %s", error)  # noqa: TRY400  # a sentence will do
+        with self._lock:
+            self._held.pop(job.id, None)
+
+    # -- studies ----------------------------------------------------------------------------
+
+    def _route_study(self, work: StudyWork) -> None:
+        started = time.monotonic()
+        try:
+            series = self._stages.series(work.study_uid)
+            verdicts = route(series, self.config.routes)
+            jobs = [
+                NewJob(
+                    id=identity.job_id,
+                    identity=identity.key,
+                    study_uid=work.study_uid,
+                    route=verdict.route,
+                    model=identity.model,
+                    digest=identity.digest,
+                    stage=JOB_STAGES[0],
+                    inputs=verdict.inputs,
+                    instances=verdict.instances,
+                    priority=self.config.route(verdict.route).priority,
+                )
+                for verdict in verdicts
+                if verdict.taken
+                for identity in [
+                    verdict.identity(work.study_uid, self.models[verdict.model].card.identity)
+                ]
+            ]
+            trace = {"signal": work.signal, "routes": [v.to_json() for v in verdicts]}
+            crash_point("route.before")
+            made = self.store.route_study(work.study_uid, work.version, trace, jobs, now())
+        except NodeError as error:
+            log.warning("study …%s cannot be routed: %s", work.study_uid[-12:], error)
+            self._route_tries[work] += 1
+            if not error.retry or self._route_tries[work] >= ROUTE_TRIES:
+                self.store.fail_study(work.study_uid, work.version, str(error), now())
+            return
+        except Exception as error:  # a study must not end the node
+            log.exception("study …%s cannot be routed by a fault of ours", work.study_uid[-12:])
+            self.store.fail_study(
+                work.study_uid, work.version, f"a fault of ours: {sentence(error)}", now()
+            )
+            return
+        log.info(
+            "route took %.1f s: study …%s, %s",
+            time.monotonic() - started,
+            work.study_uid[-12:],
+            "objects arrived meanwhile, routed again later"
+            if made is None
+            else f"{len(jobs)} of {len(verdicts)} routes take it, {len(made)} new jobs",
+        )
+
+
+def _sentence(detail: Any) -> str:
+    """Return what a stage tells of its result in one line of the log and the history."""
+    if isinstance(detail, Mapping):
+        return ", ".join(f"{key} {_sentence(value)}" for key, value in detail.items())
+    if isinstance(detail, list):
+        return " ".join(map(str, detail))
+    return str(detail)
