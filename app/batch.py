@@ -104,7 +104,12 @@ def _unsettled(store: Store) -> bool:
 
 
 def _verdict(store: Store, studies: set[str], unreadable: int) -> int:
-    jobs = [job for study_uid in studies for job in store.jobs(study_uid=study_uid)]
+    jobs = []
+    for study_uid in sorted(studies):
+        made = store.jobs(study_uid=study_uid)
+        jobs += made
+        if not made:
+            log.warning("study %s gave no job: %s", study_uid, _why_no_job(store, study_uid))
     counts = Counter(job.state for job in jobs)
     failed = [job for job in jobs if job.state is not State.DONE]
     for job in failed:
@@ -115,12 +120,16 @@ def _verdict(store: Store, studies: set[str], unreadable: int) -> int:
         unreadable,
         ", ".join(f"{number} {state}" for state, number in counts.items()) or "none",
     )
-    if not jobs:
-        log.error("no route takes this input; `explain` says why for each")
-        return INPUT_WRONG
-    if not failed:
+    if jobs and not failed:
         return DONE
     return INPUT_WRONG if all(_input_is_wrong(job) for job in failed) else NODE_WRONG
+
+
+def _why_no_job(store: Store, study_uid: str) -> str:
+    trace = store.trace(study_uid)
+    if trace is None:
+        return store.study_events(study_uid)[-1].detail
+    return "; ".join(f"{each['route']}: {each['reason']}" for each in trace["routes"])
 
 
 def _input_is_wrong(job: Job) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from uuid import uuid4
 
 from app.config import Config
+from app.errors import NodeError, TransientError
 from app.graph import run as run_graph
 from app.installed import Crew, Installed
 from app.pipeline.assemble import complete_at
@@ -101,6 +102,8 @@ class Node:
             run_graph(stages=self.runner, models=list(self.runner.models), feed=self.feed)
         except Exception as error:  # noqa: BLE001  # raised again by run(), in the main thread
             self._graph_error = error
+        if self._graph_error is None and not self.feed.closed:
+            self._graph_error = NodeError("the graph ended by itself; the node must start again")
         self._stopping.set()
         self._wake.set()
 
@@ -108,10 +111,13 @@ class Node:
         try:
             while not self._stopping.is_set():
                 self._wake.clear()
-                self._keep_leases()
-                self._offer_due()
-                if self.idle and done():
-                    break
+                try:
+                    self._keep_leases()
+                    self._offer_due()
+                    if self.idle and done():
+                        break
+                except TransientError as error:
+                    log.warning("tried again in a moment: %s", error)
                 self._wake.wait(POLL_S)
         finally:
             self.feed.close()

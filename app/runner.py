@@ -16,12 +16,12 @@ from threading import Event, Lock
 from typing import Any
 
 from app.config import Config
-from app.errors import Interrupted, ModelError, NodeError
+from app.errors import Interrupted, ModelError, NodeError, TransientError
 from app.faults import crash_point
 from app.installed import Crew, Installed
 from app.log import about, sentence, traced
 from app.pipeline import JOB_STAGES, Stage
-from app.pipeline.route import route
+from app.pipeline.route import Verdict, route
 from app.pipeline.work import JobWork, StudyWork, Work
 from app.stages import JobStages
 from app.store.jobs import Job, NewJob
@@ -196,50 +196,54 @@ class StageRunner:
     def _route_study(self, work: StudyWork) -> None:
         started = time.monotonic()
         try:
-            series = self._stages.series(work.study_uid)
-            verdicts = route(series, self.config.routes)
-            jobs = [
-                NewJob(
-                    id=identity.job_id,
-                    identity=identity.key,
-                    study_uid=work.study_uid,
-                    route=verdict.route,
-                    model=identity.model,
-                    digest=identity.digest,
-                    stage=JOB_STAGES[0],
-                    inputs=verdict.inputs,
-                    instances=verdict.instances,
-                    priority=self.config.route(verdict.route).priority,
-                )
-                for verdict in verdicts
-                if verdict.taken
-                for identity in [
-                    verdict.identity(work.study_uid, self.models[verdict.model].card.identity)
-                ]
-            ]
-            trace = {"signal": work.signal, "routes": [v.to_json() for v in verdicts]}
-            crash_point("route.before")
-            made = self.store.route_study(work.study_uid, work.version, trace, jobs, now())
-        except NodeError as error:
-            log.warning("study …%s cannot be routed: %s", work.study_uid[-12:], error)
-            self._route_tries[work] += 1
-            if not error.retry or self._route_tries[work] >= ROUTE_TRIES:
-                self.store.fail_study(work.study_uid, work.version, str(error), now())
+            told = self._decide(work)
+        except Exception as error:  # noqa: BLE001  # a study must not end the node
+            self._note_study_failure(work, error)
             return
-        except Exception as error:  # a study must not end the node
-            log.exception("study …%s cannot be routed by a fault of ours", work.study_uid[-12:])
-            self.store.fail_study(
-                work.study_uid, work.version, f"a fault of ours: {sentence(error)}", now()
-            )
-            return
-        log.info(
-            "route took %.1f s: study …%s, %s",
-            time.monotonic() - started,
-            work.study_uid[-12:],
-            "objects arrived meanwhile, routed again later"
-            if made is None
-            else f"{len(jobs)} of {len(verdicts)} routes take it, {len(made)} new jobs",
+        seconds = time.monotonic() - started
+        log.info("route took %.1f s: study …%s, %s", seconds, work.study_uid[-12:], told)
+
+    def _decide(self, work: StudyWork) -> str:
+        """Hold the study against every route and make the jobs; return what came of it."""
+        verdicts = route(self._stages.series(work.study_uid), self.config.routes)
+        jobs = [self._new_job(work.study_uid, each) for each in verdicts if each.taken]
+        trace = {"signal": work.signal, "routes": [each.to_json() for each in verdicts]}
+        crash_point("route.before")
+        made = self.store.route_study(work.study_uid, work.version, trace, jobs, now())
+        if made is None:
+            return "objects arrived meanwhile, it is routed again"
+        return f"{len(jobs)} of {len(verdicts)} routes take it, {len(made)} new jobs"
+
+    def _new_job(self, study_uid: str, verdict: Verdict) -> NewJob:
+        identity = verdict.identity(study_uid, self.models[verdict.model].card.identity)
+        return NewJob(
+            id=identity.job_id,
+            identity=identity.key,
+            study_uid=study_uid,
+            route=verdict.route,
+            model=identity.model,
+            digest=identity.digest,
+            stage=JOB_STAGES[0],
+            inputs=verdict.inputs,
+            instances=verdict.instances,
+            priority=self.config.route(verdict.route).priority,
         )
+
+    def _note_study_failure(self, work: StudyWork, error: Exception) -> None:
+        """Close the study with the reason, unless another try may help."""
+        self._route_tries[work] += 1
+        known = isinstance(error, NodeError)
+        reason = str(error) if known else f"a fault of ours, see the log: {sentence(error)}"
+        log.error("study …%s cannot be routed: %s", work.study_uid[-12:], reason)
+        if not known:
+            told = error.traceback if isinstance(error, WorkerFault) else traced(error)
+            log.error("failed by a fault of ours:\n%s", told)
+        if isinstance(error, TransientError) and self._route_tries[work] < ROUTE_TRIES:
+            return
+        try:
+            self.store.fail_study(work.study_uid, work.version, reason, now())
+        except NodeError as fault:
+            log.error("left open in the log: %s", fault)  # noqa: TRY400  # a sentence will do
 
 
 def _sentence(detail: Any) -> str:

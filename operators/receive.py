@@ -41,6 +41,11 @@ class Feed:
             self._due.append(work)
             self._update()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the graph was told to end."""
+        return self._closed
+
     def close(self) -> None:
         """Let the graph end when all that was offered has gone through."""
         with self._lock:
