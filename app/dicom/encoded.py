@@ -24,7 +24,7 @@ MAX_DEPTH = 32
 SYNTAXES = {str(syntax): syntax for syntax in AllTransferSyntaxes if not syntax.is_deflated}
 """All but the deflated ones: a megabyte of those can be a gigabyte inside."""
 
-UID_FORM = re.compile(r"\d+(\.\d+)*")
+UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_DATA = 0x7FE00010
