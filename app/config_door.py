@@ -24,6 +24,12 @@ class Peer(Strict):
         pattern=r"^[0-9a-f]{64}$",
         description="SHA-256 of its TLS client certificate (DER), in hexadecimal",
     )
+    host: str | None = Field(
+        None, description="where it listens itself, for storage commitment reports"
+    )
+    port: int | None = Field(
+        None, ge=1, le=65535, description="the port there; needed where host is given"
+    )
 
     @field_validator("addresses")
     @classmethod
@@ -31,6 +37,12 @@ class Peer(Strict):
         for address in addresses:
             ip_network(address)
         return addresses
+
+    @model_validator(mode="after")
+    def _listens_at_a_port(self) -> "Peer":
+        if (self.host is None) != (self.port is None):
+            raise ValueError("host and port belong together")
+        return self
 
 
 class Tls(Strict):
@@ -118,6 +130,8 @@ class Door(Strict):
     def _is_closed_to_strangers(self) -> "Door":
         if self.open and self.peers:
             raise ValueError("open lets every peer in, so peers would mean nothing: choose one")
+        if self.tls is None and any(peer.certificate for peer in self.peers):
+            raise ValueError("certificate: is seen only over TLS; give tls, or leave it out")
         if not _is_loopback(self.host) and self.open and self.tls is None:
             raise ValueError(f"{self.host} is not this machine alone: list the peers or give tls")
         if self.http and not _is_loopback(self.http.host) and self.http.tls is None:

@@ -64,7 +64,8 @@ LIGHT = {
 MAY_CATCH_EVERYTHING = {
     "app/stages.py": "the one place where a stage's errors end",
     "app/node.py": "the main loop: raised again in the main thread",
-    "app/door/scp.py": "a callback of the network library: the sender gets its answer",
+    "app/door/association.py": "the edge of a peer's thread: it is told that it failed",
+    "app/door/negotiation.py": "pynetdicom raises anything on hostile input",
     "app/workers/serve.py": "the edge of the child: the parent sorts what it is told",
     "app/dicom/series.py": "pydicom raises anything on hostile input",
     "app/pipeline/sources.py": "same: an element that cannot be read is not copied",
