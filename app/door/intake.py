@@ -11,17 +11,19 @@ from pathlib import Path
 from app.config_door import Limits
 from app.dicom.dimse import Status
 from app.dicom.part10 import read_part10
+from app.door.commit import Committer
 from app.door.incoming import Incoming, Outcome
+from app.door.partial import Blocks
+from app.door.refusals import Refusals
 from app.errors import OutOfResources, UnreadableDicom
 from app.faults import crash_point
+from app.files import sync_folder
 from app.pipeline.receive import (
     SPOOL,
     Arrived,
-    Kept,
     put_aside,
     quarantine_name,
     read_spooled,
-    spool_name,
 )
 from app.store.jobs import InstanceRow
 from app.store.store import Store
@@ -29,10 +31,6 @@ from app.store.store import Store
 __all__ = ["Incoming", "Intake", "Outcome"]
 
 log = logging.getLogger(__name__)
-
-MARKER = "adopted"
-MARGIN_S = 3600.0
-"""How far the clock may have been set back since the last start without an orphan being missed."""
 
 GIGABYTE = 10**9
 LOOK_S = 1.0
@@ -47,6 +45,9 @@ class Intake:
         self._store = store
         self._limits = limits or Limits()
         self._named = threading.Lock()  # two threads may not write one path; fresh names differ
+        self._committer = Committer(data, lambda rows: store.add_instances(rows, _now()))
+        self._blocks = Blocks()
+        self._refusals = Refusals(store)
         self._looked_at = -LOOK_S
         self._room = True
 
@@ -75,7 +76,8 @@ class Intake:
         return self._room
 
     def close(self) -> None:
-        """Let nothing more in."""
+        """Write what is still to be noted; nothing comes in any more."""
+        self._refusals.close()
 
     # -- for what is on its way --------------------------------------------------------------
 
@@ -89,6 +91,16 @@ class Intake:
         """What one object may take of us."""
         return self._limits
 
+    @property
+    def refusals(self) -> Refusals:
+        """Where it is noted that an object was refused."""
+        return self._refusals
+
+    @property
+    def blocks(self) -> Blocks:
+        """Memory for what is on its way."""
+        return self._blocks
+
     def settle(self, incoming: Incoming, arrived: Arrived) -> Outcome:
         """Keep an object unless its identical copy is held.
 
@@ -97,14 +109,14 @@ class Intake:
         """
         held = self._store.find_instance(arrived.identifiers.sop_uid)
         if held is None:
-            file = spool_name()
-            incoming.keep_as(file)
+            incoming.name_as(incoming.file)
             crash_point("receive.kept")
-            if self._store.add_instance(_row(arrived, file, incoming.source), _now()):
+            if self._committer.add(_row(arrived, incoming.file, incoming.source)):
+                incoming.settle()
                 crash_point("receive.noted")
                 return _outcome(Status.SUCCESS, arrived, new=True)
             # another association brought the same UID in the meantime
-            incoming.forget(file)
+            incoming.take_name()
             held = self._store.find_instance(arrived.identifiers.sop_uid)
         return self._repeated(incoming, arrived, held)
 
@@ -122,7 +134,9 @@ class Intake:
     def _keep_once(self, incoming: Incoming, file: str) -> None:
         with self._named:
             if not (self._data / file).exists():
-                incoming.keep_as(file)
+                incoming.name_as(file)
+                incoming.settle()
+        sync_folder((self._data / file).parent)
 
     def _raise_alarm(self, arrived: Arrived, held: InstanceRow, file: str, source: str) -> str:
         uids = arrived.identifiers
@@ -138,12 +152,10 @@ class Intake:
         """Note the whole files that a process left in the spool without a row; return how many.
 
         Nobody was told that they are kept, but their senders may be content with a lost answer.
-        Only files since the last call are looked at, so that a large spool does not delay a start.
         """
-        marker = self._data / SPOOL / MARKER
-        since = marker.stat().st_mtime - MARGIN_S if marker.exists() else 0.0
-        marker.touch()
-        return sum(self._adopt(file) for file in _files_since(self._data, since))
+        known = self._store.files()
+        spooled = [*_spooled(self._data)]
+        return sum(self._adopt(file) for file in spooled if file not in known)
 
     def _adopt(self, file: str) -> bool:
         try:
@@ -152,12 +164,9 @@ class Intake:
             log.error("a spooled file is broken and left alone: %s", error)  # noqa: TRY400
             return False
         held = self._store.find_instance(sop_uid)
-        if held is not None and held.file == file:
-            return False
         arrived = read_spooled(self._data, file)
         if held is None:
-            kept = Kept(file=file, sha256=arrived.sha256, size=arrived.size)
-            return self._store.add_instance(_row(arrived, kept.file, "the spool"), _now())
+            return self._store.add_instance(_row(arrived, file, "the spool"), _now())
         if not _same(arrived, held):
             put_aside(self._data, file, target := quarantine_name(arrived))
             self._raise_alarm(arrived, held, target, "the spool")
@@ -168,12 +177,12 @@ class Intake:
         return False
 
 
-def _files_since(data: Path, since: float) -> Iterator[str]:
+def _spooled(data: Path) -> Iterator[str]:
     for folder in sorted((data / SPOOL).iterdir()):
         if folder.is_dir():
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.name.endswith(".dcm") and entry.stat().st_mtime >= since:
+                    if entry.name.endswith(".dcm"):
                         yield f"{SPOOL}/{folder.name}/{entry.name}"
 
 
