@@ -55,13 +55,20 @@ class Incoming:
     """Bytes of one object, used by one thread; left without `finish()` nothing remains of it."""
 
     def __init__(
-        self, intake: _Intake, transfer_syntax: str, *, claimed: tuple[str, str], source: str
+        self,
+        intake: _Intake,
+        transfer_syntax: str,
+        *,
+        claimed: tuple[str, str],
+        source: str,
+        study_uid: str | None = None,
     ) -> None:
         file = spool_name()
         self.source = source
         self._intake = intake
         self._syntax = transfer_syntax
         self._claimed = claimed
+        self._study_uid = study_uid
         self._limit = int(intake.limits.object_gb * GIGABYTE)
         self._deadline = time.monotonic() + intake.limits.object_s
         self._digest = hashlib.sha256()
@@ -167,6 +174,8 @@ class Incoming:
         uids = self._identifiers()
         if self._claimed != (uids.sop_class_uid, uids.sop_uid):
             return self._refused(Status.UIDS_DIFFER, Status.UIDS_DIFFER.words)
+        if self._study_uid not in {None, uids.study_uid}:
+            return self._refused(Status.UIDS_DIFFER, "it is of another study than was said")
         arrived = Arrived(
             identifiers=uids,
             transfer_syntax=self._syntax,

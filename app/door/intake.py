@@ -51,9 +51,19 @@ class Intake:
         self._looked_at = -LOOK_S
         self._room = True
 
-    def begin(self, transfer_syntax: str, *, claimed: tuple[str, str], source: str) -> Incoming:
-        """Let an object in; `claimed` is the SOP class and UID that its sender says it has."""
-        return Incoming(self, transfer_syntax, claimed=claimed, source=source)
+    def begin(
+        self,
+        transfer_syntax: str,
+        *,
+        claimed: tuple[str, str],
+        source: str,
+        study_uid: str | None = None,
+    ) -> Incoming:
+        """Let an object in; `claimed` is the SOP class and UID that its sender says it has.
+
+        With a `study_uid` an object of another study is refused.
+        """
+        return Incoming(self, transfer_syntax, claimed=claimed, source=source, study_uid=study_uid)
 
     def take(
         self, dataset: bytes, transfer_syntax: str, *, claimed: tuple[str, str], source: str
