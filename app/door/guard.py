@@ -19,6 +19,9 @@ from app.door.wire import end_of
 log = logging.getLogger(__name__)
 
 COMPLAINT_S = 10.0
+COMPLAINTS = 10
+"""Lines of their own for so many addresses in that time."""
+
 MOST_COMPLAINERS = 1000
 ELSEWHERE = "other addresses"
 
@@ -134,34 +137,38 @@ class Peers:
 
 
 class Complaints:
-    """Lines about those who came to nothing: one an address and ten seconds, with their number."""
+    """Lines about those who came to nothing: a few in ten seconds, for the rest their number."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "connections") -> None:
+        self._what = what
         self._lock = threading.Lock()
-        self._last: dict[str, float] = {}
+        self._since = 0.0
+        self._said: set[str] = set()
         self._more: Counter[str] = Counter()
 
     def note(self, address: str, words: str) -> None:
         """Say or count one more."""
-        now = time.monotonic()
         with self._lock:
-            if address not in self._last and len(self._last) >= MOST_COMPLAINERS:
-                address = ELSEWHERE
-            if now - self._last.get(address, -COMPLAINT_S) < COMPLAINT_S:
-                self._more[address] += 1
+            if not self._said:
+                self._since = time.monotonic()
+            if address in self._said or len(self._said) >= COMPLAINTS:
+                room = len(self._more) < MOST_COMPLAINERS
+                self._more[address if room or address in self._more else ELSEWHERE] += 1
                 return
-            self._last[address] = now
-        log.warning("a connection from %s came to nothing: %s", address, words)
+            self._said.add(address)
+        log.warning("one of the %s from %s came to nothing: %s", self._what, address, words)
 
-    def sum_up(self, *, now: float | None = None) -> None:
-        """Say how many were only counted, for each address that was silent long enough."""
-        now = time.monotonic() if now is None else now
+    def sum_up(self, *, at_once: bool = False) -> None:
+        """Say how many were only counted, if ten seconds have passed."""
         with self._lock:
-            due = [each for each, last in self._last.items() if now - last >= COMPLAINT_S]
-            lines = [(each, self._more.pop(each)) for each in due if each in self._more]
-            for each in due:
-                del self._last[each]
-            for each, _ in lines:
-                self._last[each] = now
-        for address, number in lines:
-            log.warning("%d more connections from %s came to nothing", number, address)
+            if not self._said or (time.monotonic() - self._since < COMPLAINT_S and not at_once):
+                return
+            number, addresses = self._more.total(), len(self._more)
+            most = next(iter(self._more.most_common(1)), None)
+            self._said.clear()
+            self._more.clear()
+        if most is not None:
+            log.warning(
+                "%d more %s from %d addresses came to nothing, most of them from %s",
+                *(number, self._what, addresses, most[0]),
+            )
