@@ -324,16 +324,16 @@ class Association:
                 raise PeerFault("a message has no end")
             yield from _pdvs(body)
 
-    def _deadlines(self) -> tuple[float, float]:
-        """Return when the next PDU must begin and how long it may take."""
+    def _deadlines(self) -> tuple[float, float, str]:
+        """Return when the next PDU must begin, how long it may take, and what it breaks."""
         now, idle = time.monotonic(), self._limits.idle_s
         if self._message_began is None:
-            return now + idle, idle
+            return now + idle, idle, "it is silent"
         end = self._message_began + self._limits.object_s
         if self._limits.min_rate_kb_s:
             earned = self._received / (self._limits.min_rate_kb_s * 1000)
             end = min(end, self._message_began + idle + earned)
-        return min(now + idle, end), max(0.0, min(idle, end - now))
+        return min(now + idle, end), max(0.0, min(idle, end - now)), "a message takes"
 
 
 Fragment = tuple[int, int, memoryview]

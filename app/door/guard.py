@@ -158,10 +158,11 @@ class Complaints:
             self._said.add(address)
         log.warning("one of the %s from %s came to nothing: %s", self._what, address, words)
 
-    def sum_up(self, *, at_once: bool = False) -> None:
+    def sum_up(self, *, now: float | None = None) -> None:
         """Say how many were only counted, if ten seconds have passed."""
+        now = time.monotonic() if now is None else now
         with self._lock:
-            if not self._said or (time.monotonic() - self._since < COMPLAINT_S and not at_once):
+            if not self._said or now - self._since < COMPLAINT_S:
                 return
             number, addresses = self._more.total(), len(self._more)
             most = next(iter(self._more.most_common(1)), None)

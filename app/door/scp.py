@@ -76,7 +76,7 @@ class Scp:
             each.done.wait(max(0.0, deadline - time.monotonic()))
         for each in self._services.guard.visitors():
             end_of(each.socket)
-        self._services.complaints.sum_up(at_once=True)
+        self._services.complaints.sum_up(now=float("inf"))
 
     # -- at the port -------------------------------------------------------------------------
 

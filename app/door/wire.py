@@ -68,22 +68,25 @@ class Wire:
         self._content, self._used, self._end = content, 0, rest
         self._limits = {P_DATA: MAX_PDU, RELEASE_RQ: 4, RELEASE_RP: 4, ABORT: 4}
 
-    def read(self, first_by: float, pdu_s: float) -> tuple[int, memoryview]:
+    def read(
+        self, first_by: float, pdu_s: float, words: str = "it is silent"
+    ) -> tuple[int, memoryview]:
         """Return type and content of the next PDU; the content is valid until the next call.
 
-        `first_by` is when its first byte must be there, `pdu_s` how long it may take from then.
+        `first_by` is when its first byte must be there, or `words` say what is wrong with that;
+        `pdu_s` is how long it may take from then.
         """
         rest = self._end - self._used
         if rest:
             self._content[:rest] = self._content[self._used : self._end]
         self._end, self._used = rest, 0
-        self._fill(1, first_by, HEADER.size, "it is silent")
+        self._fill(1, first_by, HEADER.size, words)
         began = time.monotonic()
         header_by = began + min(self._header_s, pdu_s)
-        self._fill(HEADER.size, header_by, HEADER.size, "a PDU's header did not come")
+        self._fill(HEADER.size, header_by, HEADER.size, "a PDU's header takes")
         kind, length = HEADER.unpack_from(self._content)
         size = HEADER.size + self._permitted(kind, length)
-        self._fill(size, began + pdu_s, size + HEADER.size, "a PDU did not come")
+        self._fill(size, began + pdu_s, size + HEADER.size, "a PDU takes")
         self._used = size
         return kind, self._content[HEADER.size : size]
 
@@ -114,7 +117,7 @@ class Wire:
 
     def _wait_at_most(self, left: float, words: str) -> None:
         if left <= 0:
-            raise PeerFault(f"{words} in time")
+            raise PeerFault(f"{words} too long")
         timeout = min(POLL_S, left)
         if timeout != self._timeout:  # each change is a system call
             self._connection.settimeout(timeout)
