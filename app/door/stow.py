@@ -55,19 +55,20 @@ class StowServer:
             target=self._server.run, args=([listener],), name="stow", daemon=True
         )
         self._thread.start()
-        self._server.up.wait(START_S)
+        if not self._server.up.wait(START_S):
+            raise ConfigError(f"door.http: nothing answers on {host}:{port} after {START_S:g} s")
         return bound
 
     def close(self, grace_s: float) -> None:
         """Let running requests come to the end of their object, at most `grace_s`."""
         if self._server is None or self._thread is None:
             return
-        self._server.config.timeout_graceful_shutdown = max(1, round(grace_s))
+        self._server.config.timeout_graceful_shutdown = max(1, round(grace_s) - 1)
         self._server.call(lambda: self._app.stop(grace_s / 2))
         self._server.should_exit = True
-        self._thread.join(grace_s + 2)
+        self._thread.join(grace_s)
         self._app.close()
-        self._complaints.sum_up(now=float("inf"))
+        self._complaints.sum_up()
 
     def _settings(self, listener: Listener, context: ssl.SSLContext | None) -> uvicorn.Config:
         for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi"):

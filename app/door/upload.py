@@ -5,7 +5,6 @@ intake as one that came by C-STORE, with the same statuses.
 """
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -20,8 +19,6 @@ from app.door.incoming import Incoming, Outcome
 from app.door.intake import Intake
 from app.door.multipart import MultipartReader
 from app.errors import UnreadableDicom
-
-log = logging.getLogger(__name__)
 
 SYNTAX_NOT_SUPPORTED = 0xC122
 """PS3.18 I.2.2: the transfer syntax is not one of ours; a deflated object is one such."""
@@ -128,7 +125,7 @@ class Upload:
             self._note(self._incoming.finish())
         else:
             status, words = self._refused or (Status.UNREADABLE, "it ends inside its file meta")
-            log.warning("an object from %s is refused: %s", self._source, words)
+            self._intake.refusals.note(self._source, f"{status:04X}: {words}")
             self._failed.append((self._meta, status))
             self.answers[f"refused with {status:04X}"] += 1
         self._leave()

@@ -1,6 +1,7 @@
 """A real door with its STOW-RS port, and senders that put every byte where a test wants it."""
 
 import json
+import signal
 import socket
 import ssl
 import struct
@@ -17,6 +18,7 @@ import yaml
 from app.dicom.part10 import header
 from tests.sockets.doors import Door
 from tests.sockets.scu import Made
+from tests.waiting import wait_until
 
 TOKEN, PASSWORD = "token-of-a-test", "pass:word of a test"
 USER = "modality"
@@ -81,6 +83,15 @@ class StowDoor(Door):
     def raw(self, *, context: ssl.SSLContext | None = None) -> "Raw":
         """Open a bare connection to the HTTP port."""
         return Raw(self.http_port, context)
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+
+    def said_row(self, study_uid: str) -> None:
+        """Wait until the log has an object of the study."""
+        wait_until(lambda: self.rows(study_uid), what="an object's row")
 
     def gone(self, study_uid: str) -> bool:
         """Return whether neither the log nor the disk has anything of the study."""
@@ -194,6 +205,14 @@ class Raw:
         """Return the status of the answer; 0 when the connection is closed without one."""
         line = self.line()
         return int(line.split()[1]) if line else 0
+
+    def everything(self) -> bytes:
+        """Return all that comes until the other side hangs up."""
+        said = b""
+        with suppress(ConnectionError):
+            while more := self._socket.recv(65536):
+                said += more
+        return said
 
     def line(self) -> bytes:
         """Return the first line of what comes."""
