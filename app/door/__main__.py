@@ -14,8 +14,10 @@ import stat
 import sys
 import threading
 import warnings
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 from app.config import load_config
 from app.config_door import Http
@@ -66,23 +68,40 @@ def _serve(config: Path, data: Path) -> int:
         adopted = intake.adopt_orphans()
         if adopted:
             log.warning("%d objects of an earlier process were noted now", adopted)
-        scp = Scp(door, intake, store)
-        stack.callback(scp.close, GRACE_S)
-        ports = {"listening": scp.open()}
+        servers: dict[str, Server] = {"listening": Scp(door, intake, store)}
         if door.http is not None:
-            ports["http"] = _open_stow(door.http, intake, store, stack)
+            servers["http"] = _stow(door.http, intake, store)
+        stack.callback(_close, servers.values())
+        ports = {name: server.open() for name, server in servers.items()}
         sys.stdout.write(json.dumps(ports) + "\n")
         sys.stdout.flush()
         stop.wait()
     return 0
 
 
-def _open_stow(http: Http, intake: Intake, store: Store, stack: ExitStack) -> int:
+class Server(Protocol):
+    """One of the door's ports."""
+
+    def open(self) -> int:
+        """Listen; return the port."""
+
+    def close(self, grace_s: float) -> None:
+        """Let what is on its way come to its end."""
+
+
+def _close(servers: Iterable[Server]) -> None:
+    """Close all at once, so that their times of grace do not add up."""
+    closing = [threading.Thread(target=each.close, args=(GRACE_S,)) for each in servers]
+    for each in closing:
+        each.start()
+    for each in closing:
+        each.join()
+
+
+def _stow(http: Http, intake: Intake, store: Store) -> Server:
     from app.door.stow import StowServer  # noqa: PLC0415  # a door without it loads no web server
 
-    server = StowServer(http, intake, store)
-    stack.callback(server.close, GRACE_S)
-    return int(server.open())
+    return StowServer(http, intake, store)
 
 
 def _stop_event() -> threading.Event:

@@ -61,8 +61,11 @@ MAX_COMMAND = 64 * 1024
 MAX_SMALL_DATASET = 4 << 20
 """Data sets that are no objects, such as a list of what is to be committed."""
 
-NOT_SUPPORTED = 0x0211
-"""Unrecognized operation, PS3.7 Annex C."""
+MOST_COMMITMENTS = 4
+"""Reports to one peer that it has not answered yet."""
+
+# PS3.7 Annex C: unrecognized operation, invalid argument value, resource limitation
+NOT_SUPPORTED, NO_ARGUMENT, NO_MORE = 0x0211, 0x0115, 0x0213
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,7 @@ class Association:
         self._calling = ""
         self._agreement = Agreement(contexts={}, max_pdu=0, answer=b"")
         self._commitments: list[Commitment] = []
+        self._reports = 0
         self._message_began: float | None = None
         self._received = 0
 
@@ -113,13 +117,16 @@ class Association:
             end = "released"
         except Rejected as error:
             self._say(error.rejection.encode())
-            self._complain(f"rejected: {error}")
+            self._complain(f"{printable(self._calling)} rejected: {error}".lstrip())
         except PeerFault as error:
             self._wire.abort(*error.abort)
             end = f"ended ({error})"
             self._complain(str(error))
         except ConnectionLost as error:
             end = str(error)
+            if self._services.stopping.is_set():  # it was woken up
+                self._wire.abort(*BY_USER)
+                end = "ended (the door closes)"
             self._complain(end)
         except Exception as error:  # noqa: BLE001  # whatever it is, the peer must not take it for success
             self._wire.abort(*BY_USER)
@@ -178,6 +185,7 @@ class Association:
         kind, body = self._wire.read(by, left)
         assert kind == ASSOCIATE_RQ  # noqa: S101  # the wire lets nothing else pass
         request = read_request(body)
+        self._calling = request.calling
         self._judge(request)
         self._agreement = agree(request)
         if self._services.stopping.is_set():
@@ -186,7 +194,6 @@ class Association:
             raise Rejected(NO_ROOM)
         if not self._services.guard.seat(self._connection):
             raise Rejected(TOO_MANY)
-        self._calling = request.calling
         self._visit = Visit(peer=f"{printable(request.calling)}@{self._connection.address}")
         self._wire.associated()
         self._wire.send(self._agreement.answer)
@@ -271,13 +278,16 @@ class Association:
         """Answer a request for storage commitment, then report on it."""
         _, syntax = self._agreement.contexts[context_id]
         commitment = Commitment.read(command, dataset, syntax, self._calling)
-        if commitment is None:
-            self._respond(context_id, command, 0x0115)  # invalid argument value
+        if commitment is None or len(self._commitments) >= MOST_COMMITMENTS:
+            self._respond(context_id, command, NO_ARGUMENT if commitment is None else NO_MORE)
             return
         self._respond(context_id, command, Status.SUCCESS)
         commitment.settle(self._services.store, self._services.intake.data)
-        request, report = commitment.report(syntax, len(self._commitments) + 1)
+        self._reports += 1
+        request, report = commitment.report(syntax, self._reports)
         self._commitments.append(commitment)
+        if self._visit is not None:
+            self._visit.answers["commitment reported"] += 1
         self._wire.send_message(context_id, request, report, self._agreement.max_pdu)
 
     # -- what a message is made of -----------------------------------------------------------

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 512
 ACCEPT_S = 1.0
-PAUSE_S = 0.1
+PAUSE_S = 0.02
 RECEIVE_BUFFER = 1 << 20
 
 

@@ -45,7 +45,10 @@ class PeerFault(NodeError):
 
 
 class ConnectionLost(NodeError):
-    """The peer is gone."""
+    """The peer is gone; how, in a word or two."""
+
+    def __init__(self, words: str = "lost") -> None:
+        super().__init__(words)
 
 
 class Wire:

@@ -5,6 +5,7 @@ caps in all and for one address, lengths that lie, every limit on time, and that
 instead of logged. Not covered: an address space full of attackers; a firewall is for that.
 """
 
+import resource
 import socket
 import struct
 import threading
@@ -150,6 +151,17 @@ def test_twenty_associations_at_once(tmp_path: Path) -> None:
             assert all(each.is_established for each in guests)
             assert [each.send_c_echo().Status for each in guests] == [0] * 20
         wait_until(lambda: threads(door) <= before)
+
+
+def test_a_crowd_that_takes_every_descriptor_keeps_nobody_out(tmp_path: Path) -> None:
+    """The limit of the system is met before ours: whoever is silent gives one back."""
+    with door_with(tmp_path) as door, ExitStack() as stack:
+        used = len([*Path(f"/proc/{door.pid}/fd").iterdir()])
+        _, hard = resource.prlimit(door.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(door.pid, resource.RLIMIT_NOFILE, (used + 10, hard))
+        for _ in range(40):
+            stack.enter_context(door.connect())
+        assert echo_s(door) < 2
 
 
 # -- memory ----------------------------------------------------------------------------------
