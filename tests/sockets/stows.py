@@ -93,8 +93,21 @@ class StowDoor(Door):
         """Wait until the log has an object of the study."""
         wait_until(lambda: self.rows(study_uid), what="an object's row")
 
+    def refuses_one_more(self) -> Mapping[str, str]:
+        """Wait until it serves as many requests as it may; return what one more is told."""
+
+        def asked() -> Mapping[str, str] | None:
+            response = self.post(b"")
+            return response.headers if response.status_code == 503 else None
+
+        return wait_until(asked, 1.5, what="a refusal") or {}
+
+    def becomes_free(self) -> None:
+        """Wait until it serves a request again."""
+        wait_until(lambda: self.post(b"").status_code == 400, what="a free slot")
+
     def gone(self, study_uid: str) -> bool:
-        """Return whether neither the log nor the disk has anything of the study."""
+        """Return whether the log has nothing of the study."""
         return not self.rows(study_uid)
 
 
@@ -130,6 +143,13 @@ def _items(lists: Mapping[str, Any], tag: str) -> Sequence[Any]:
 
 def _first(item: Mapping[str, Any], tag: str) -> Any:
     return item[tag]["Value"][0]
+
+
+def resident_mb(door: Door) -> float:
+    """Return the most memory that the door's process ever had."""
+    lines = Path(f"/proc/{door.pid}/status").read_text(encoding="ascii").splitlines()
+    [line] = [line for line in lines if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
 
 
 # -- bytes ---------------------------------------------------------------------------------------

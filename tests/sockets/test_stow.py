@@ -3,7 +3,7 @@
 Covered: every answer to a well-meant request, by requests, dicomweb-client and curl; the lists of
 mixed requests; the statuses of C-STORE, from both doors at once; what a restart finds after
 kill -9; how it starts and stops. Who is let in stands in test_stow_access, what a hostile sender
-may do in test_stow_limits.
+may do in test_stow_limits and test_stow_floods.
 Not covered: retrieval and queries, which this door does not offer.
 """
 

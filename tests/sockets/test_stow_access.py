@@ -2,13 +2,15 @@
 
 Covered: both ways to authenticate and every wrong one, at every address (S33); secrets that are not
 set; paths and UIDs that point elsewhere (S1); headers that would end a line (S27); TLS, with and
-without client certificates (G19).
+without client certificates (G19), and silence before it (G10).
 Not covered: how long a guesser needs; nothing but the secret's length slows one down.
 """
 
 import base64
 import ssl
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -274,6 +276,19 @@ def heard(door: StowDoor, authority: trustme.CA, signer: trustme.CA | None) -> b
             return peer.head(Authorization="", Content_Length="0").everything()
     except OSError:  # TLS 1.3 tells of it when the sender reads
         return b""
+
+
+def test_silence_before_tls_keeps_nobody_out(tmp_path: Path, authority: trustme.CA) -> None:
+    """G10: connections that never begin their handshake make room for others."""
+    with with_tls(tmp_path, authority, client=True) as door, ExitStack() as stack:
+        door.start()
+        for _ in range(200):
+            stack.enter_context(door.raw())
+        began = time.monotonic()
+        assert heard(door, authority, authority).startswith(b"HTTP/1.1 401")
+        assert time.monotonic() - began < 2
+        descriptors = len([*Path(f"/proc/{door.pid}/fd").iterdir()])
+        assert descriptors < 120
 
 
 def test_a_key_that_is_not_there_keeps_the_door_shut(tmp_path: Path, authority: trustme.CA) -> None:
