@@ -5,34 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from app.config_door import Door, Strict
 from app.errors import ConfigError
 
 ROLE = r"^[A-Z][A-Z0-9_]{0,15}$"
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-
-
-class Strict(BaseModel):
-    """A part of the file: unknown keys are errors, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Door(Strict):
-    """Where studies come in."""
-
-    host: str = Field("127.0.0.1", description="address the DICOM port is bound to")
-    port: int = Field(11112, ge=0, le=65535, description="DICOM port; 0 takes a free one")
-    ae_title: str = Field(
-        "MARGINALIA",
-        min_length=1,
-        max_length=16,
-        pattern=r"^[ -\[\]-~]*\S[ -\[\]-~]*$",
-        description="our AE title; other called AE titles are rejected",
-    )
-    max_associations: int = Field(25, ge=1, le=1000, description="associations served at once")
-    idle_timeout_s: float = Field(60, gt=0, description="an association idle this long is ended")
 
 
 class Assemble(Strict):

@@ -3,8 +3,14 @@
 The text of an exception can quote a header value (pydicom, highdicom and pydantic all do), so an
 exception is written as its class, where it was raised, and its sentence only for classes in
 `SAY_WHY`, whose sentences speak of files and code. Warnings lose their text for the same reason.
+
+Lines go to standard output, where journald or the container's engine rotates them. Where nobody
+does, three environment variables do: MARGINALIA_LOG_FILE names a file, which all processes of the
+node then share; at MARGINALIA_LOG_MAX_MB (20) it becomes file.1, and MARGINALIA_LOG_KEEP (10) of
+those are kept.
 """
 
+import fcntl
 import json
 import logging
 import os
@@ -15,11 +21,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
 from typing import Any, TextIO
 
 from app.errors import ConfigError, NodeError
 
 LEVEL_VARIABLE = "MARGINALIA_LOG_LEVEL"
+FILE_VARIABLE = "MARGINALIA_LOG_FILE"
+MAX_MB_VARIABLE = "MARGINALIA_LOG_MAX_MB"
+KEEP_VARIABLE = "MARGINALIA_LOG_KEEP"
+MOST_MB, MOST_KEPT = 10_000, 1000
+_ONE_WRITE = 1 << 18  # bytes of a line that get to the file in one piece
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SAY_WHY = (NodeError, OSError, ImportError, NameError, AttributeError, MemoryError, RuntimeError)
 """Exceptions whose sentence never quotes a header value."""
@@ -44,10 +57,11 @@ log = logging.getLogger(__name__)
 _job: ContextVar[str | None] = ContextVar("job", default=None)
 
 
-def set_up(level: str | None = None, stream: TextIO | None = None) -> None:
+def set_up(level: str | None = None, stream: TextIO | None = None, *, to_file: bool = True) -> None:
     """Send every logger of this process to `stream` (standard output), at `level` and above.
 
-    Without a level, MARGINALIA_LOG_LEVEL or INFO holds. Calling it again replaces the set-up.
+    Without a level, MARGINALIA_LOG_LEVEL or INFO holds. MARGINALIA_LOG_FILE takes the stream's
+    place unless `to_file` is false. Calling it again replaces the set-up.
     """
     stream = sys.stdout if stream is None else stream
     level = (level or os.environ.get(LEVEL_VARIABLE) or "INFO").upper()
@@ -55,8 +69,12 @@ def set_up(level: str | None = None, stream: TextIO | None = None) -> None:
         raise ConfigError(
             f"{LEVEL_VARIABLE}: {level!r} is no level; use one of {', '.join(LEVELS)}"
         )
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(PlainLines() if stream.isatty() else JsonLines())
+    handler: logging.Handler
+    if path := os.environ.get(FILE_VARIABLE) if to_file else None:
+        handler = _file_handler(path)
+    else:
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(PlainLines() if stream.isatty() else JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -122,6 +140,78 @@ class PlainLines(logging.Formatter):
         lines = [f"{time} {record.levelname:<7} {record.name}{job} {_message(record)}"]
         lines += [f"    {line}" for line in (_traceback(record) or "").split("\n") if line]
         return "\n".join(map(_printable, lines))
+
+
+class SharedFile(RotatingFileHandler):
+    """A file that several processes append to; whoever finds it full puts it aside.
+
+    No process ever waits for another, which may be hung: a line is one appended write, and only
+    rotating takes a lock, by one that happens to get it. A line that cannot be written, as on a
+    full disk, is lost: an object on its way is worth more.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record where the file is now."""
+        try:
+            self._follow()
+        except OSError:
+            self.handleError(record)
+        super().emit(record)
+
+    def doRollover(self) -> None:  # noqa: N802  # the name is the library's
+        """Rotate unless another process does or just did."""
+        with open(f"{self.baseFilename}.lock", "ab", opener=_private) as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            if not self._follow():
+                super().doRollover()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # same
+        """Say nothing: the library would print the record's arguments."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", _ONE_WRITE, encoding="ascii", opener=_private)
+
+    def _follow(self) -> bool:
+        """Open the file that has the name now; return whether it is another one."""
+        if self.stream is None:  # a rotation failed
+            self.stream = self._open()
+        try:
+            there = os.stat(self.baseFilename)  # noqa: PTH116  # as the library has it: a string
+            if os.path.samestat(there, os.fstat(self.stream.fileno())):
+                return False
+        except FileNotFoundError:
+            pass
+        self.stream.close()
+        self.stream = self._open()
+        return True
+
+
+def _file_handler(path: str) -> SharedFile:
+    size = _number(MAX_MB_VARIABLE, 20, MOST_MB) << 20
+    keep = _number(KEEP_VARIABLE, 10, MOST_KEPT)
+    try:
+        handler = SharedFile(path, maxBytes=size, backupCount=keep, encoding="ascii")
+    except OSError as error:
+        raise ConfigError(
+            f"{FILE_VARIABLE}: cannot write {path} ({error.strerror}); give a file in a folder "
+            "that the node's user may write to"
+        ) from error
+    handler.setFormatter(JsonLines())
+    return handler
+
+
+def _number(variable: str, default: int, most: int) -> int:
+    text = os.environ.get(variable) or str(default)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
+        raise ConfigError(f"{variable}: {text!r} is no whole number from 1 to {most}")
+    return int(text)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -4,11 +4,12 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from app.config import Config
+from app.config_door import Door
 from app.door.process import DoorProcess
 from app.errors import ConfigError
 from app.files import make_folder, write_json
@@ -42,16 +43,16 @@ def serve(config: Config, config_path: Path) -> int:
         stack.callback(crew.stop)
         node = Node(config, store, models=models, crew=crew)
 
-        def tell(door_pid: int, port: int) -> None:
+        def tell(door_pid: int, ports: dict[str, int]) -> None:
             log.info(
-                "ready: DICOM %s:%d as %s, open to every calling AE title; data in %s; %s",
-                config.door.host,
-                port,
-                config.door.ae_title,
+                "ready: %s; data in %s; %s",
+                _doors(config.door, ports),
                 config.data,
                 ", ".join(f"model {each.card.identity}" for each in models.values()),
             )
-            write_json(ready, {"pid": os.getpid(), "door_pid": door_pid, "dicom_port": port})
+            names = {"listening": "dicom_port", "http": "http_port"}
+            told = {names[name]: port for name, port in ports.items()}
+            write_json(ready, {"pid": os.getpid(), "door_pid": door_pid} | told)
 
         door = DoorProcess(config_path, config.data, tell)
         stack.callback(ready.unlink, missing_ok=True)
@@ -67,6 +68,17 @@ def serve(config: Config, config_path: Path) -> int:
         node.run(done=lambda: False)
     log.info("stopped")
     return 0
+
+
+def _doors(door: Door, ports: Mapping[str, int]) -> str:
+    """Say where studies may come in, and from whom."""
+    peers = "open to EVERY calling AE title" if door.open else f"{len(door.peers)} peers"
+    tls = "TLS" if door.tls else "no TLS"
+    doors = [f"DICOM {door.host}:{ports['listening']} as {door.ae_title}, {peers}, {tls}"]
+    if door.http is not None and "http" in ports:
+        secured = "https" if door.http.tls else "http"
+        doors.append(f"STOW-RS {secured}://{door.http.host}:{ports['http']}")
+    return "; ".join(doors)
 
 
 @contextmanager

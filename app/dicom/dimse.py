@@ -3,7 +3,6 @@
 import logging
 from enum import IntEnum
 
-from pydicom.dataset import Dataset
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -88,16 +87,6 @@ _WORDS = {
     Status.UNREADABLE: "data set is truncated, malformed or lacks UIDs",
     Status.OTHER_CONTENT: "this UID is held with other content, both are kept",
 }
-
-
-def answer(status: Status) -> Dataset | int:
-    """Return what a C-STORE handler gives back for `status`."""
-    if not status.words:
-        return int(status)
-    ds = Dataset()
-    ds.Status = int(status)
-    ds.ErrorComment = status.words
-    return ds
 
 
 def printable(ae_title: str) -> str:

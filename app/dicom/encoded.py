@@ -24,7 +24,7 @@ MAX_DEPTH = 32
 SYNTAXES = {str(syntax): syntax for syntax in AllTransferSyntaxes if not syntax.is_deflated}
 """All but the deflated ones: a megabyte of those can be a gigabyte inside."""
 
-UID_FORM = re.compile(r"\d+(\.\d+)*")
+UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)*")
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_DATA = 0x7FE00010
@@ -50,13 +50,15 @@ class Identifiers:
     series_uid: str
 
 
-def read_identifiers(dataset: Encoded, transfer_syntax: str, start: int = 0) -> Identifiers:
+def read_identifiers(
+    dataset: Encoded, transfer_syntax: str, start: int = 0, end: int | None = None
+) -> Identifiers:
     """Return the UIDs of a data set that is complete; refuse every other one.
 
     The whole structure is walked: each length must fit, each sequence and fragment must end.
     """
     walk = Walk(dataset, transfer_syntax)
-    walk.elements(start, len(dataset), 0)
+    walk.elements(start, len(dataset) if end is None else end, 0)
     uids = {keyword: _uid(keyword, walk.found.get(tag)) for tag, keyword in UIDS.items()}
     return Identifiers(
         sop_class_uid=uids["SOPClassUID"],
@@ -66,11 +68,16 @@ def read_identifiers(dataset: Encoded, transfer_syntax: str, start: int = 0) -> 
     )
 
 
+def is_uid(text: str) -> bool:
+    """Return whether it has the form of a UID (PS3.5 9.1)."""
+    return len(text) <= 64 and UID_FORM.fullmatch(text) is not None  # noqa: PLR2004  # same
+
+
 def _uid(keyword: str, value: bytes | None) -> str:
     if value is None:
         raise UnreadableDicom(f"{keyword} is missing")
     text = value.rstrip(b"\0 ").decode("ascii", "replace")
-    if len(text) > 64 or not UID_FORM.fullmatch(text):  # noqa: PLR2004  # PS3.5 9.1
+    if not is_uid(text):
         raise UnreadableDicom(f"{keyword} is empty or no valid UID")
     return text
 

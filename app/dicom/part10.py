@@ -17,13 +17,13 @@ META_AT = 128 + len(PREFIX)
 GROUP_LENGTH_SIZE = 12  # (0002,0000) UL, always the first element
 
 
-def header(identifiers: Identifiers, transfer_syntax: str) -> bytes:
+def header(sop_class_uid: str, sop_uid: str, transfer_syntax: str) -> bytes:
     """Return zeroed preamble and file meta for a data set."""
     meta = b"".join(
         (
             b"\2\0\1\0OB\0\0\2\0\0\0\0\1",
-            _text(0x02, "UI", identifiers.sop_class_uid),
-            _text(0x03, "UI", identifiers.sop_uid),
+            _text(0x02, "UI", sop_class_uid),
+            _text(0x03, "UI", sop_uid),
             _text(0x10, "UI", transfer_syntax),
             _text(0x12, "UI", IMPLEMENTATION_UID),
             _text(0x13, "SH", IMPLEMENTATION_NAME),

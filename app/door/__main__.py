@@ -1,7 +1,8 @@
 """The door as a process: `python -m app.door --config app.yaml --data FOLDER`.
 
-Prints one JSON line, `{"listening": port}`, when it takes associations. Ends on SIGTERM, on
-SIGINT, and when the pipe that its parent holds as our standard input is closed.
+Prints one JSON line, `{"listening": port}`, when it takes associations, with `"http": port` if it
+has a STOW-RS door too. Ends on SIGTERM, on SIGINT, and when the pipe that its parent holds as our
+standard input is closed.
 """
 
 import argparse
@@ -13,10 +14,15 @@ import stat
 import sys
 import threading
 import warnings
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 from app.config import load_config
+from app.config_door import Http
 from app.dicom.dimse import silence_pynetdicom
+from app.door.intake import Intake
 from app.door.scp import Scp
 from app.errors import ConfigError, NodeError
 from app.log import set_up
@@ -51,18 +57,51 @@ def main(argv: list[str] | None = None) -> int:
 def _serve(config: Path, data: Path) -> int:
     stop = _stop_event()
     door = load_config(config).door
+    if door.open:
+        log.warning("the door is OPEN: every calling AE title is let in, from every address")
     prepare(data)
-    store = Store.open(data / "node.db", migrate=False)
-    try:
-        scp = Scp(door, data, store)
-        port = scp.open()
-        sys.stdout.write(json.dumps({"listening": port}) + "\n")
+    with ExitStack() as stack:
+        store = Store.open(data / "node.db", migrate=False)
+        stack.callback(store.close)
+        intake = Intake(data, store, door.limits)
+        stack.callback(intake.close)
+        adopted = intake.adopt_orphans()
+        if adopted:
+            log.warning("%d objects of an earlier process were noted now", adopted)
+        servers: dict[str, Server] = {"listening": Scp(door, intake, store)}
+        if door.http is not None:
+            servers["http"] = _stow(door.http, intake, store)
+        stack.callback(_close, servers.values())
+        ports = {name: server.open() for name, server in servers.items()}
+        sys.stdout.write(json.dumps(ports) + "\n")
         sys.stdout.flush()
         stop.wait()
-        scp.close(GRACE_S)
-    finally:
-        store.close()
     return 0
+
+
+class Server(Protocol):
+    """One of the door's ports."""
+
+    def open(self) -> int:
+        """Listen; return the port."""
+
+    def close(self, grace_s: float) -> None:
+        """Let what is on its way come to its end."""
+
+
+def _close(servers: Iterable[Server]) -> None:
+    """Close all at once, so that their times of grace do not add up."""
+    closing = [threading.Thread(target=each.close, args=(GRACE_S,)) for each in servers]
+    for each in closing:
+        each.start()
+    for each in closing:
+        each.join()
+
+
+def _stow(http: Http, intake: Intake, store: Store) -> Server:
+    from app.door.stow import StowServer  # noqa: PLC0415  # a door without it loads no web server
+
+    return StowServer(http, intake, store)
 
 
 def _stop_event() -> threading.Event:

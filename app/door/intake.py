@@ -3,21 +3,24 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from app.config_door import Limits
 from app.dicom.dimse import Status
 from app.dicom.part10 import read_part10
+from app.door.commit import Committer
+from app.door.incoming import Incoming, Outcome
+from app.door.partial import Blocks
+from app.door.refusals import Refusals
 from app.errors import OutOfResources, UnreadableDicom
 from app.faults import crash_point
+from app.files import sync_folder
 from app.pipeline.receive import (
     SPOOL,
     Arrived,
-    Kept,
-    examine,
-    keep,
     put_aside,
     quarantine_name,
     read_spooled,
@@ -25,90 +28,133 @@ from app.pipeline.receive import (
 from app.store.jobs import InstanceRow
 from app.store.store import Store
 
+__all__ = ["Incoming", "Intake", "Outcome"]
+
 log = logging.getLogger(__name__)
 
-MARKER = "adopted"
-MARGIN_S = 3600.0
-"""How far the clock may have been set back since the last start without an orphan being missed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What is answered, and the study that grew or was complete already."""
-
-    status: Status
-    study_uid: str | None = None
-    new: bool = False
+GIGABYTE = 10**9
+LOOK_S = 1.0
+"""How long what was seen of the free space is believed."""
 
 
 class Intake:
     """Where objects come in; used by many threads at once."""
 
-    def __init__(self, data: Path, store: Store) -> None:
+    def __init__(self, data: Path, store: Store, limits: Limits | None = None) -> None:
         self._data = data
         self._store = store
+        self._limits = limits or Limits()
         self._named = threading.Lock()  # two threads may not write one path; fresh names differ
+        self._committer = Committer(data, lambda rows: store.add_instances(rows, _now()))
+        self._blocks = Blocks()
+        self._refusals = Refusals(store)
+        self._looked_at = -LOOK_S
+        self._room = True
+
+    def begin(
+        self,
+        transfer_syntax: str,
+        *,
+        claimed: tuple[str, str],
+        source: str,
+        study_uid: str | None = None,
+    ) -> Incoming:
+        """Let an object in; `claimed` is the SOP class and UID that its sender says it has.
+
+        With a `study_uid` an object of another study is refused.
+        """
+        return Incoming(self, transfer_syntax, claimed=claimed, source=source, study_uid=study_uid)
 
     def take(
         self, dataset: bytes, transfer_syntax: str, *, claimed: tuple[str, str], source: str
     ) -> Outcome:
-        """Keep an object unless its identical copy is held; `claimed` is SOP class and UID.
+        """Take an object that is here in one piece."""
+        with self.begin(transfer_syntax, claimed=claimed, source=source) as incoming:
+            incoming.write(dataset)
+            return incoming.finish()
+
+    def has_room(self) -> bool:
+        """Return whether the disk has the space that must stay free; looks once a second."""
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK_S:
+            try:
+                disk = os.statvfs(self._data)
+                self._room = disk.f_bavail * disk.f_frsize >= self._limits.free_gb * GIGABYTE
+            except OSError:
+                self._room = False
+            self._looked_at = now
+        return self._room
+
+    def close(self) -> None:
+        """Write what is still to be noted; nothing comes in any more."""
+        self._refusals.close()
+
+    # -- for what is on its way --------------------------------------------------------------
+
+    @property
+    def data(self) -> Path:
+        """The node's data folder."""
+        return self._data
+
+    @property
+    def limits(self) -> Limits:
+        """What one object may take of us."""
+        return self._limits
+
+    @property
+    def refusals(self) -> Refusals:
+        """Where it is noted that an object was refused."""
+        return self._refusals
+
+    @property
+    def blocks(self) -> Blocks:
+        """Memory for what is on its way."""
+        return self._blocks
+
+    def settle(self, incoming: Incoming, arrived: Arrived) -> Outcome:
+        """Keep an object unless its identical copy is held.
 
         The order is the promise: file, row, and only then success. Whatever it ends with, a copy
         held before is not touched.
         """
-        try:
-            arrived = examine(dataset, transfer_syntax)
-        except UnreadableDicom as error:
-            log.warning("an object from %s is refused: %s", source, error)
-            return Outcome(status=Status.UNREADABLE)
-        if claimed != (arrived.identifiers.sop_class_uid, arrived.identifiers.sop_uid):
-            return Outcome(status=Status.UIDS_DIFFER)
-        try:
-            return self._take(dataset, arrived, source)
-        except (OSError, OutOfResources, MemoryError) as error:
-            log.error("an object from %s could not be kept: %s", source, error)  # noqa: TRY400
-            return Outcome(status=Status.OUT_OF_RESOURCES)
-
-    def _take(self, dataset: bytes, arrived: Arrived, source: str) -> Outcome:
         held = self._store.find_instance(arrived.identifiers.sop_uid)
-        if held is not None:
-            return self._repeated(dataset, arrived, held, source)
-        kept = keep(self._data, dataset, arrived)
-        crash_point("receive.kept")
-        if self._store.add_instance(_row(arrived, kept, source), _now()):
-            crash_point("receive.noted")
-            return Outcome(status=Status.SUCCESS, study_uid=arrived.identifiers.study_uid, new=True)
-        # another association brought the same UID in the meantime
-        held = self._store.find_instance(arrived.identifiers.sop_uid)
-        outcome = self._repeated(dataset, arrived, held, source)
-        (self._data / kept.file).unlink(missing_ok=True)
-        return outcome
+        if held is None:
+            incoming.name_as(incoming.file)
+            crash_point("receive.kept")
+            if self._committer.add(_row(arrived, incoming.file, incoming.source)):
+                incoming.settle()
+                crash_point("receive.noted")
+                return _outcome(Status.SUCCESS, arrived, new=True)
+            # another association brought the same UID in the meantime
+            incoming.take_name()
+            held = self._store.find_instance(arrived.identifiers.sop_uid)
+        return self._repeated(incoming, arrived, held)
 
-    def _repeated(
-        self, dataset: bytes, arrived: Arrived, held: InstanceRow | None, source: str
-    ) -> Outcome:
+    def _repeated(self, incoming: Incoming, arrived: Arrived, held: InstanceRow | None) -> Outcome:
         if held is None:
             raise OutOfResources("the row of a known object is gone again; send it once more")
         if _same(arrived, held):
-            self._keep_once(dataset, arrived, held.file)
-            return Outcome(status=Status.SUCCESS, study_uid=arrived.identifiers.study_uid)
+            self._keep_once(incoming, held.file)
+            return _outcome(Status.SUCCESS, arrived)
         target = quarantine_name(arrived)
-        self._keep_once(dataset, arrived, target)
-        self._raise_alarm(arrived, held, target, source)
-        return Outcome(status=Status.OTHER_CONTENT)
+        self._keep_once(incoming, target)
+        reason = self._raise_alarm(arrived, held, target, incoming.source)
+        return _outcome(Status.OTHER_CONTENT, arrived, reason=reason)
 
-    def _keep_once(self, dataset: bytes, arrived: Arrived, file: str) -> None:
+    def _keep_once(self, incoming: Incoming, file: str) -> None:
         with self._named:
             if not (self._data / file).exists():
-                keep(self._data, dataset, arrived, file)
+                incoming.name_as(file)
+                incoming.settle()
+        sync_folder((self._data / file).parent)
 
-    def _raise_alarm(self, arrived: Arrived, held: InstanceRow, file: str, source: str) -> None:
+    def _raise_alarm(self, arrived: Arrived, held: InstanceRow, file: str, source: str) -> str:
         uids = arrived.identifiers
         where = "" if held.study_uid == uids.study_uid else f", which is in study {held.study_uid}"
         detail = f"other content for object {uids.sop_uid}{where}; kept as {file}, from {source}"
         log.error("study …%s: %s", uids.study_uid[-12:], detail)
         self._store.quarantine(uids.study_uid, detail, _now())
+        return detail
 
     # -- at start ----------------------------------------------------------------------------
 
@@ -116,12 +162,10 @@ class Intake:
         """Note the whole files that a process left in the spool without a row; return how many.
 
         Nobody was told that they are kept, but their senders may be content with a lost answer.
-        Only files since the last call are looked at, so that a large spool does not delay a start.
         """
-        marker = self._data / SPOOL / MARKER
-        since = marker.stat().st_mtime - MARGIN_S if marker.exists() else 0.0
-        marker.touch()
-        return sum(self._adopt(file) for file in _files_since(self._data, since))
+        known = self._store.files()
+        spooled = [*_spooled(self._data)]
+        return sum(self._adopt(file) for file in spooled if file not in known)
 
     def _adopt(self, file: str) -> bool:
         try:
@@ -130,12 +174,9 @@ class Intake:
             log.error("a spooled file is broken and left alone: %s", error)  # noqa: TRY400
             return False
         held = self._store.find_instance(sop_uid)
-        if held is not None and held.file == file:
-            return False
         arrived = read_spooled(self._data, file)
         if held is None:
-            kept = Kept(file=file, sha256=arrived.sha256, size=arrived.size)
-            return self._store.add_instance(_row(arrived, kept, "the spool"), _now())
+            return self._store.add_instance(_row(arrived, file, "the spool"), _now())
         if not _same(arrived, held):
             put_aside(self._data, file, target := quarantine_name(arrived))
             self._raise_alarm(arrived, held, target, "the spool")
@@ -146,20 +187,32 @@ class Intake:
         return False
 
 
-def _files_since(data: Path, since: float) -> Iterator[str]:
+def _spooled(data: Path) -> Iterator[str]:
     for folder in sorted((data / SPOOL).iterdir()):
         if folder.is_dir():
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.name.endswith(".dcm") and entry.stat().st_mtime >= since:
+                    if entry.name.endswith(".dcm"):
                         yield f"{SPOOL}/{folder.name}/{entry.name}"
+
+
+def _outcome(status: Status, arrived: Arrived, *, new: bool = False, reason: str = "") -> Outcome:
+    uids = arrived.identifiers
+    return Outcome(
+        status=status,
+        sop_class_uid=uids.sop_class_uid,
+        sop_uid=uids.sop_uid,
+        study_uid=uids.study_uid,
+        new=new,
+        reason=reason,
+    )
 
 
 def _same(arrived: Arrived, held: InstanceRow) -> bool:
     return (arrived.sha256, arrived.transfer_syntax) == (held.sha256, held.transfer_syntax)
 
 
-def _row(arrived: Arrived, kept: Kept, source: str) -> InstanceRow:
+def _row(arrived: Arrived, file: str, source: str) -> InstanceRow:
     uids = arrived.identifiers
     return InstanceRow(
         sop_uid=uids.sop_uid,
@@ -167,9 +220,9 @@ def _row(arrived: Arrived, kept: Kept, source: str) -> InstanceRow:
         study_uid=uids.study_uid,
         series_uid=uids.series_uid,
         transfer_syntax=arrived.transfer_syntax,
-        sha256=kept.sha256,
-        size=kept.size,
-        file=kept.file,
+        sha256=arrived.sha256,
+        size=arrived.size,
+        file=file,
         source=source,
         received_at=_now(),
     )

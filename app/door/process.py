@@ -12,8 +12,8 @@ from app.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-OnOpen = Callable[[int, int], None]
-"""Takes the door's process id and the port it listens on."""
+OnOpen = Callable[[int, dict[str, int]], None]
+"""Takes the door's process id and the ports it listens on: `listening`, perhaps `http`."""
 
 STOP_S = 10.0
 RESTART_PAUSE_S = 1.0
@@ -63,7 +63,7 @@ class DoorProcess:
         assert self._child.stdout is not None  # noqa: S101  # for the type checker
         line = self._child.stdout.readline()
         if line:
-            self._on_open(self._child.pid, json.loads(line)["listening"])
+            self._on_open(self._child.pid, json.loads(line))
         return bool(line)
 
     def _watch(self) -> None:

@@ -1,6 +1,7 @@
 """Bytes → spool: an object is kept exactly as it was sent, in a file that survives a power cut."""
 
 import hashlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -10,6 +11,7 @@ from app.dicom.part10 import dataset_sha256, header, read_part10
 from app.files import PARTIAL, durable, make_folder, sync_folder
 
 SPOOL, QUARANTINE = "spool", "quarantine"
+FOLDERS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +50,19 @@ def keep(data_folder: Path, dataset: bytes, arrived: Arrived, file: str | None =
     path = data_folder / file
     make_folder(path.parent)
     with durable(path) as stream:
-        stream.write(header(arrived.identifiers, arrived.transfer_syntax))
+        uids = arrived.identifiers
+        stream.write(header(uids.sop_class_uid, uids.sop_uid, arrived.transfer_syntax))
         stream.write(dataset)
     return Kept(file=file, sha256=arrived.sha256, size=arrived.size)
 
 
 def spool_name() -> str:
-    """Return a fresh relative path in the spool; nothing in it comes from the sender."""
-    name = uuid4().hex
+    """Return a fresh relative path in the spool; nothing in it comes from the sender.
+
+    All objects of one minute share a folder: what ends together is then put on stable storage by
+    one sync of it. After 256 minutes the first folder is used again, so that none grows too large.
+    """
+    name = f"{int(time.time()) // 60 % FOLDERS:02x}{uuid4().hex[2:]}"
     return f"{SPOOL}/{name[:2]}/{name}.dcm"
 
 
@@ -81,7 +88,7 @@ def prepare(data_folder: Path) -> None:
     not have reached the disk, hence the syncs.
     """
     make_folder(data_folder / QUARANTINE)
-    for number in range(256):
+    for number in range(FOLDERS):
         make_folder(data_folder / SPOOL / f"{number:02x}")
     for folder in (data_folder, data_folder / SPOOL):
         sync_folder(folder)

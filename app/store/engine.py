@@ -63,6 +63,16 @@ class Database:
         with self._meaning(), self._reader.begin() as connection:
             yield connection
 
+    @contextmanager
+    def glancing(self) -> Iterator[dbapi2.Cursor]:
+        """Hold a cursor of the driver for one statement that reads; quicker than `reading`."""
+        with self._meaning():
+            connection = self._reader.raw_connection()
+            try:
+                yield connection.cursor()
+            finally:
+                connection.close()
+
     @staticmethod
     def _settings(engine: Engine, pragmas: tuple[str, ...], begin: str) -> None:
         @event.listens_for(engine, "connect")
@@ -90,6 +100,8 @@ class Database:
             ) from error
         except DBAPIError as error:
             raise self._translated(error.orig) from error
+        except dbapi2.Error as error:
+            raise self._translated(error) from error
 
     def _translated(self, error: BaseException | None) -> NodeError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part

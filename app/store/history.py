@@ -8,8 +8,8 @@ from sqlalchemy import func, select
 from app.errors import StoreError
 from app.store.engine import Section
 from app.store.intake import STUDY_COLUMNS
-from app.store.jobs import Job, JobEvent, State, StudyEvent, StudyRow
-from app.store.tables import JobEvents, Jobs, Studies, StudyEvents
+from app.store.jobs import DoorEvent, Job, JobEvent, State, StudyEvent, StudyRow
+from app.store.tables import DoorEvents, JobEvents, Jobs, Studies, StudyEvents
 
 
 class History(Section):
@@ -69,6 +69,13 @@ class History(Section):
         ordered = query.where(StudyEvents.study_uid == study_uid).order_by(StudyEvents.id)
         with self._database.reading() as connection:
             return [StudyEvent(**row) for row in connection.execute(ordered).mappings()]
+
+    def door_events(self, limit: int = 100) -> list[DoorEvent]:
+        """Return the last lines of the door's history, the newest first."""
+        line = DoorEvents.at, DoorEvents.source, DoorEvents.event, DoorEvents.detail
+        query = select(*line).order_by(DoorEvents.id.desc()).limit(limit)
+        with self._database.reading() as connection:
+            return [DoorEvent(**row) for row in connection.execute(query).mappings()]
 
     def trace(self, study_uid: str) -> Any:
         """Return why each route did or did not match when the study was last routed, or None."""

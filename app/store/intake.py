@@ -1,19 +1,16 @@
 """What the door and the assembly write: instances, and the studies that they add up to."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
-from sqlalchemy.dialects.sqlite import (
-    insert as insert_or_ignore,  # portable only to PostgreSQL's own
-)
 
+from app.store import arrivals
 from app.store.engine import Section
 from app.store.jobs import InstanceRow, NewJob, StudyRow, StudyState
 from app.store.ledger import add_job
-from app.store.tables import Instances, Studies, StudyEvents
+from app.store.tables import DoorEvents, Instances, Studies, StudyEvents
 
 STUDY_COLUMNS = (
     Studies.study_uid,
@@ -32,19 +29,29 @@ class Intake(Section):
 
     def find_instance(self, sop_uid: str) -> InstanceRow | None:
         """Return the object of this UID, if it was received before."""
-        with self._database.reading() as connection:
-            query = select(Instances).where(Instances.sop_uid == sop_uid)
-            row = connection.execute(query).mappings().one_or_none()
-        return None if row is None else InstanceRow(**row)
+        with self._database.glancing() as cursor:
+            return arrivals.find(cursor, sop_uid)
 
     def add_instance(self, row: InstanceRow, now: datetime) -> bool:
         """Keep a received object and let its study grow; False when its UID is known already."""
+        return self.add_instances([row], now)[0]
+
+    def add_instances(self, rows: Sequence[InstanceRow], now: datetime) -> list[bool]:
+        """Keep several objects in one transaction; say of each what `add_instance` says."""
         with self._database.writing() as connection:
-            new = insert_or_ignore(Instances).on_conflict_do_nothing(index_elements=["sop_uid"])
-            if connection.execute(new.values(asdict(row))).rowcount == 0:
-                return False
-            _grow(connection, row, now)
-            return True
+            return arrivals.add(connection.connection.cursor(), rows, now)
+
+    def files(self) -> set[str]:
+        """Return the file of every received object."""
+        with self._database.glancing() as cursor:
+            cursor.execute("SELECT file FROM instances")
+            return {file for (file,) in cursor.fetchall()}
+
+    def door_event(self, source: str, event: str, detail: str, now: datetime) -> None:
+        """Add a line to the door's own history: of what was refused there is no study."""
+        line = {"at": now, "source": source, "event": event, "detail": detail}
+        with self._database.writing() as connection:
+            connection.execute(insert(DoorEvents).values(line))
 
     def release(self, study_uids: Iterable[str], now: datetime) -> None:
         """Note that the sender of these studies closed its association."""
@@ -99,31 +106,6 @@ class Intake(Section):
             if settled:
                 _note(connection, study_uid, "failed", reason, now)
             return settled
-
-
-def _grow(connection: Connection, row: InstanceRow, now: datetime) -> None:
-    """Count one more instance; a closed study is open again."""
-    this = Studies.study_uid == row.study_uid
-    state = connection.execute(select(Studies.state).where(this)).scalar_one_or_none()
-    if state is None:
-        first = {"study_uid": row.study_uid, "source": row.source, "first_received_at": now}
-        counts = {"state": StudyState.OPEN, "instances": 1, "version": 1, "last_received_at": now}
-        connection.execute(insert(Studies).values(**first, **counts))
-        _note(connection, row.study_uid, "received_first", f"from {row.source}", now)
-        return
-    connection.execute(
-        update(Studies)
-        .where(this)
-        .values(
-            state=StudyState.OPEN,
-            instances=Studies.instances + 1,
-            version=Studies.version + 1,
-            last_received_at=now,
-            released_at=None,
-        )
-    )
-    if state != StudyState.OPEN:
-        _note(connection, row.study_uid, "reopened", f"more arrived from {row.source}", now)
 
 
 def _settle(connection: Connection, study_uid: str, version: int, **values: Any) -> bool:

@@ -135,6 +135,17 @@ class StudyEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DoorEvent:
+    """One line of the door's history."""
+
+    at: datetime
+    source: str
+    """Who was refused, as far as it said."""
+    event: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """One route on one study, not yet in the log."""
 

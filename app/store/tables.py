@@ -128,6 +128,18 @@ class StudyEvents(Table):
     detail: Mapped[str] = mapped_column(Text)
 
 
+class DoorEvents(Table):
+    """The history of the door; append-only. What it refused belongs to no study."""
+
+    __tablename__ = "door_events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    source: Mapped[str] = mapped_column(Text)
+    event: Mapped[str] = mapped_column(String(32))
+    detail: Mapped[str] = mapped_column(Text)
+
+
 class Jobs(Table):
     """One row a job: one route on one study."""
 

@@ -10,35 +10,38 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+import yaml
 
 from app.store.jobs import InstanceRow
 from app.store.store import Store
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = """
-node:
-  door: {{host: 127.0.0.1, port: {port}, ae_title: MARGINALIA, max_associations: {associations}}}
-  archives: {{local: {{kind: folder, path: archive}}}}
-  models: [{{name: phantom, folder: phantom}}]
-  routes:
-    - name: phantom-ct
-      model: phantom
-      inputs: {{CT: [{{op: equals, tag: Modality, value: CT}}]}}
-      deliver_to: [local]
-"""
+NODE: dict[str, Any] = {
+    "archives": {"local": {"kind": "folder", "path": "archive"}},
+    "models": [{"name": "phantom", "folder": "phantom"}],
+    "routes": [
+        {
+            "name": "phantom-ct",
+            "model": "phantom",
+            "inputs": {"CT": [{"op": "equals", "tag": "Modality", "value": "CT"}]},
+            "deliver_to": ["local"],
+        }
+    ],
+}
 
 
 class Door:
-    """One door; `output` collects all that it ever wrote."""
+    """One door, open unless peers are given; `output` collects all that it ever wrote."""
 
-    def __init__(self, folder: Path, *, port: int = 0, associations: int = 25) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         self.data = folder / "data"
         self.output_path = folder / "output.txt"
         self._config = folder / "app.yaml"
-        text = CONFIG.format(port=port, associations=associations)
-        self._config.write_text(text, encoding="utf-8")
+        door = {"port": 0, "open": "peers" not in settings} | settings
+        self._config.write_text(yaml.safe_dump({"node": NODE | {"door": door}}), encoding="utf-8")
         self.store = Store.open(self.data / "node.db")  # the node makes the tables
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None

@@ -19,12 +19,12 @@ from app.store import schema
 from app.store.engine import Database
 from app.store.store import Store
 from app.store.tables import Table
-from tests.log_rows import add_jobs
+from tests.log_rows import START, add_jobs
 
 STEP = """
 from alembic import op
 revision = "9999"
-down_revision = "0001"
+down_revision = "0002"
 def upgrade():
     op.execute("CREATE TABLE later (id INTEGER)")
     {more}
@@ -36,6 +36,16 @@ def _with_a_later_step(folder: Path, more: str = "") -> Path:
     scripts = folder / "migrations"
     shutil.copytree(schema.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
     (scripts / "versions" / "later.py").write_text(STEP.format(more=more))
+    return scripts
+
+
+def _of_the_first_step(folder: Path) -> Path:
+    """Return a copy of the migrations as they were at first."""
+    scripts = folder / "first"
+    shutil.copytree(schema.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    for step in (scripts / "versions").glob("v*.py"):
+        if step.name != "v0001_first.py":
+            step.unlink()
     return scripts
 
 
@@ -108,10 +118,24 @@ def test_an_older_log_is_copied_and_then_brought_up(tmp_path: Path) -> None:
     with closing(Database(path, 1)) as database:
         schema.migrate(database, scripts)
         schema.check(database, scripts)
-    copy = tmp_path / "node.db.0001.bak"
+    copy = tmp_path / "node.db.0002.bak"
     assert "later" in _tables(path)
     assert "later" not in _tables(copy)
     assert _jobs(path) == _jobs(copy) == ["kept"]
+
+
+def test_a_log_of_the_first_version_is_brought_up(tmp_path: Path) -> None:
+    """What it has is kept, and the door's history is there."""
+    path = tmp_path / "node.db"
+    with closing(Database(path, 1)) as database:
+        schema.migrate(database, _of_the_first_step(tmp_path))
+        with closing(Store(database)) as store:
+            add_jobs(store, "kept")
+    assert "door_events" not in _tables(path)
+    with closing(Store.open(path)) as store:
+        store.door_event("A@127.0.0.1", "refused", "why", START)
+        assert len(store.door_events()) == 1
+    assert _jobs(path) == _jobs(tmp_path / "node.db.0001.bak") == ["kept"]
 
 
 def test_the_copy_holds_what_still_stands_in_the_wal(tmp_path: Path) -> None:
@@ -121,7 +145,7 @@ def test_the_copy_holds_what_still_stands_in_the_wal(tmp_path: Path) -> None:
     with closing(Store.open(path)) as store:
         add_jobs(store, "kept")
         schema.migrate(store._database, scripts)
-    assert _jobs(tmp_path / "node.db.0001.bak") == ["kept"]
+    assert _jobs(tmp_path / "node.db.0002.bak") == ["kept"]
 
 
 def test_a_step_that_breaks_off_leaves_the_old_tables(tmp_path: Path) -> None:
@@ -139,7 +163,7 @@ def test_no_step_is_made_when_the_copy_cannot_be(tmp_path: Path) -> None:
     """Here a folder lies where the copy should go."""
     path = _filled(tmp_path / "node.db")
     scripts = _with_a_later_step(tmp_path)
-    (tmp_path / "node.db.0001.bak" / "in the way").mkdir(parents=True)
+    (tmp_path / "node.db.0002.bak" / "in the way").mkdir(parents=True)
     with (
         closing(Database(path, 1)) as database,
         pytest.raises(StoreError, match="cannot be copied"),

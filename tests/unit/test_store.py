@@ -18,6 +18,8 @@ from app.store.jobs import Event, State, StudyState
 from app.store.store import Store
 from tests.log_rows import LEASE_S, START, add_jobs, at, claimed, instance, new_job
 
+BATCH = [("1.1", "1.2"), ("2.1", "3.4"), ("1.1", "1.2"), ("1.3", "1.2"), ("8.1", "8"), ("8.0", "8")]
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
@@ -218,5 +220,49 @@ def test_times_are_kept_in_utc(store: Store) -> None:
     kept = store.study("1.2").last_received_at
     assert kept == START
     assert kept.utcoffset() == timedelta(0)
+    naive = datetime(2030, 1, 1)  # noqa: DTZ001  # the point
+    with pytest.raises(ValueError, match="has no time zone"):
+        store.add_instance(instance("1.2.2"), naive)
     with pytest.raises(StatementError, match="has no time zone"):
-        store.add_instance(instance("1.2.2"), datetime(2030, 1, 1))  # noqa: DTZ001  # the point
+        store.release(["1.2"], naive)
+    assert store.study("1.2").version == 1
+
+
+def test_many_instances_in_one_transaction_are_as_many_in_their_own(
+    store: Store, tmp_path: Path
+) -> None:
+    """The same rows, counts, versions and lines; only the moments of a study are one."""
+    rows = [instance(name, study) for name, study in BATCH]
+    with closing(Store.open(tmp_path / "other.db")) as other:
+        for log in (store, other):
+            log.add_instance(instance("8.0", "8"), START)
+            assert log.fail_study("8", 1, "unreadable", START)
+        alone = [other.add_instance(row, at(9)) for row in rows]
+        assert store.add_instances(rows, at(9)) == alone
+        assert alone == [True, True, False, True, True, False]
+        assert sorted(store.studies(), key=str) == sorted(other.studies(), key=str)
+        for study in ("1.2", "3.4", "8"):
+            assert store.instances(study) == other.instances(study) != []
+            assert store.study_events(study) == other.study_events(study)
+    assert store.files() == {row.file for row in rows} | {instance("8.0", "8").file}
+    assert store.add_instances([], START) == []
+
+
+def test_one_row_that_cannot_be_kept_keeps_the_others_out(store: Store) -> None:
+    """A transaction is whole or not at all, also for the study's count."""
+    broken = replace(instance("1.2.3"), file=None)  # type: ignore[arg-type]  # the point
+    with pytest.raises(StoreError, match="NOT NULL"):
+        store.add_instances([instance("1.2.1"), broken], START)
+    assert store.find_instance("1.2.1") is None
+    assert store.studies() == []
+    assert store.add_instances([instance("1.2.1")], START) == [True]
+
+
+def test_the_door_has_a_history_of_its_own(store: Store) -> None:
+    """For what was refused and belongs to no study."""
+    store.door_event("EVIL@127.0.0.1", "refused", "SOPInstanceUID is missing", START)
+    store.door_event("EVIL@127.0.0.1", "refused", "again", at(1))
+    newest, first = store.door_events()
+    assert (first.at, first.source, first.event) == (START, "EVIL@127.0.0.1", "refused")
+    assert newest.detail == "again"
+    assert store.door_events(limit=1) == [newest]

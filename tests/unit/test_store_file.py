@@ -43,7 +43,7 @@ def test_a_commit_is_set_up_to_survive_a_power_cut(store: Store) -> None:
     assert tuple(map(int, bug_free.split("."))) >= (3, 51, 3)
 
 
-@pytest.mark.parametrize("table", ["job_events", "study_events"])
+@pytest.mark.parametrize("table", ["job_events", "study_events", "door_events"])
 @pytest.mark.parametrize(
     "change",
     [
@@ -55,6 +55,7 @@ def test_a_commit_is_set_up_to_survive_a_power_cut(store: Store) -> None:
 def test_history_cannot_be_changed(store: Store, table: str, change: str) -> None:
     """Not even by SQL of another program on the same file."""
     claimed(store)
+    store.door_event("A@127.0.0.1", "refused", "why", START)
     with store._database.reading() as connection:
         before = connection.execute(text(f"SELECT * FROM {table}")).all()  # noqa: S608  # see above
     with (

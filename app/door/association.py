@@ -1,0 +1,384 @@
+"""One association from its first byte to its last, in a thread of its own.
+
+No state machine is needed for an acceptor: it reads one PDU after the other, and what may come next
+is decided by where in the program it reads.
+"""
+
+import logging
+import ssl
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from app.config_door import Door
+from app.dicom.dimse import Status, printable
+from app.door import command as dimse
+from app.door.command import Command
+from app.door.commitment import Commitment, Reporter
+from app.door.guard import Complaints, Connection, Guard, Peers
+from app.door.intake import Intake, Outcome
+from app.door.negotiation import (
+    COMMITMENT,
+    NO_ROOM,
+    STOPPING,
+    TOO_MANY,
+    VERIFICATION,
+    WRONG_CALLED,
+    WRONG_CALLING,
+    WRONG_VERSION,
+    Agreement,
+    Rejected,
+    Request,
+    agree,
+    read_request,
+)
+from app.door.tls import fingerprint
+from app.door.wire import (
+    ABORT,
+    ASSOCIATE_RQ,
+    BY_USER,
+    INVALID,
+    P_DATA,
+    PDV_HEADER,
+    RELEASE_ANSWER,
+    RELEASE_RQ,
+    UNEXPECTED,
+    ConnectionLost,
+    PeerFault,
+    Wire,
+)
+from app.errors import NodeError
+from app.store.store import Store
+
+log = logging.getLogger(__name__)
+
+MAX_COMMAND = 64 * 1024
+MAX_SMALL_DATASET = 4 << 20
+"""Data sets that are no objects, such as a list of what is to be committed."""
+
+MOST_COMMITMENTS = 4
+"""Reports to one peer that it has not answered yet."""
+
+# PS3.7 Annex C: unrecognized operation, invalid argument value, resource limitation
+NOT_SUPPORTED, NO_ARGUMENT, NO_MORE = 0x0211, 0x0115, 0x0213
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What all associations share."""
+
+    config: Door
+    intake: Intake
+    store: Store
+    guard: Guard
+    peers: Peers
+    complaints: Complaints
+    reporter: Reporter
+    stopping: threading.Event
+
+
+@dataclass(slots=True)
+class Visit:
+    """What happened during one association."""
+
+    peer: str
+    began: float = field(default_factory=time.monotonic)
+    answers: Counter[str] = field(default_factory=Counter)
+    studies: set[str] = field(default_factory=set)
+
+
+class Association:
+    """One peer's connection; `run` is its thread."""
+
+    def __init__(self, connection: Connection, services: Services) -> None:
+        self._connection = connection
+        self._services = services
+        self._limits = services.config.limits
+        self._wire = Wire(connection.socket, header_s=self._limits.header_s)
+        self._visit: Visit | None = None
+        self._calling = ""
+        self._agreement = Agreement(contexts={}, max_pdu=0, answer=b"")
+        self._commitments: list[Commitment] = []
+        self._reports = 0
+        self._message_began: float | None = None
+        self._received = 0
+
+    def run(self) -> None:
+        """Serve the peer to its end, whatever ends it."""
+        end = "lost"
+        try:
+            self._associate()
+            self._serve()
+            end = "released"
+        except Rejected as error:
+            self._say(error.rejection.encode())
+            self._complain(f"{printable(self._calling)} rejected: {error}".lstrip())
+        except PeerFault as error:
+            self._wire.abort(*error.abort)
+            end = f"ended ({error})"
+            self._complain(str(error))
+        except ConnectionLost as error:
+            end = str(error)
+            if self._services.stopping.is_set():  # it was woken up
+                self._wire.abort(*BY_USER)
+                end = "ended (the door closes)"
+            self._complain(end)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the peer must not take it for success
+            self._wire.abort(*BY_USER)
+            end = "ended by a fault of ours"
+            log.error("an association ends by a fault of ours: %s", _where(error))  # noqa: TRY400
+        finally:
+            self._leave(end)
+
+    def _complain(self, words: str) -> None:
+        if self._visit is None:
+            self._services.complaints.note(self._connection.address, words)
+
+    def _say(self, content: bytes) -> None:
+        with suppress(ConnectionLost):
+            self._wire.send(content)
+
+    def _leave(self, end: str) -> None:
+        """Note the end, free the place, and only then tell a peer that waits for our answer."""
+        connection, guard = self._connection, self._services.guard
+        try:
+            if self._visit is not None:
+                self._say_goodbye(self._visit, end)
+            connection.idle.set()
+            guard.unseat(connection)
+            if end == "released":
+                self._say(RELEASE_ANSWER)
+            self._wire.farewell()
+        finally:
+            guard.see_off(connection)
+            connection.socket.close()
+            connection.done.set()
+
+    def _say_goodbye(self, visit: Visit, end: str) -> None:
+        try:
+            if visit.studies:
+                self._services.store.release(sorted(visit.studies), datetime.now(UTC))
+        except NodeError as error:
+            # the studies are closed by their quiet time instead
+            log.error("the end of an association is not noted: %s", error)  # noqa: TRY400
+        for each in self._commitments:
+            self._services.reporter.report_later(each)
+        log.info(
+            "association from %s %s after %.1f s: %s",
+            visit.peer,
+            end,
+            time.monotonic() - visit.began,
+            ", ".join(f"{n} {what}" for what, n in sorted(visit.answers.items())) or "no objects",
+        )
+
+    # -- getting in --------------------------------------------------------------------------
+
+    def _associate(self) -> None:
+        by = self._connection.since + self._limits.associate_s
+        self._shake_hands(by)
+        left = max(0.0, by - time.monotonic())
+        kind, body = self._wire.read(by, left)
+        assert kind == ASSOCIATE_RQ  # noqa: S101  # the wire lets nothing else pass
+        request = read_request(body)
+        self._calling = request.calling
+        self._judge(request)
+        self._agreement = agree(request)
+        if self._services.stopping.is_set():
+            raise Rejected(STOPPING)
+        if not self._services.intake.has_room():
+            raise Rejected(NO_ROOM)
+        if not self._services.guard.seat(self._connection):
+            raise Rejected(TOO_MANY)
+        self._visit = Visit(peer=f"{printable(request.calling)}@{self._connection.address}")
+        self._wire.associated()
+        self._wire.send(self._agreement.answer)
+
+    def _shake_hands(self, by: float) -> None:
+        connection = self._connection.socket
+        if not isinstance(connection, ssl.SSLSocket):
+            return
+        try:
+            connection.settimeout(max(0.01, by - time.monotonic()))
+            connection.do_handshake()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "verify_message", "") or getattr(error, "reason", "")
+            raise ConnectionLost(f"no TLS with it ({reason or type(error).__name__})") from error
+
+    def _judge(self, request: Request) -> None:
+        connection = self._connection
+        if not request.version & 1:
+            raise Rejected(WRONG_VERSION)
+        if request.called != self._services.config.ae_title.strip():
+            raise Rejected(WRONG_CALLED)
+        certificate = fingerprint(connection.socket)
+        if not self._services.peers.know(request.calling, connection.address, certificate):
+            raise Rejected(WRONG_CALLING)
+
+    # -- messages ----------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        """Answer one message after the other until the peer releases the association."""
+        fragments = self._fragments()
+        while True:
+            self._message_began, self._received = None, 0
+            self._connection.idle.set()
+            if self._services.stopping.is_set():
+                raise PeerFault("the door closes", BY_USER)
+            first = next(fragments, None)
+            if first is None:
+                return
+            context_id, command = self._command(first, fragments)
+            self._answer(context_id, command, fragments)
+
+    def _answer(self, context_id: int, command: Command, fragments: "Fragments") -> None:
+        abstract, _ = self._agreement.contexts[context_id]
+        content = self._dataset(context_id, fragments) if command.has_dataset else iter(())
+        if command.field == dimse.C_STORE_RQ and abstract not in {VERIFICATION, COMMITMENT}:
+            self._store(context_id, command, content)
+            return
+        dataset = _joined(content)
+        if command.is_response:
+            self._commitments = [c for c in self._commitments if not c.is_settled_by(command)]
+        elif command.field == dimse.C_ECHO_RQ and abstract == VERIFICATION:
+            self._respond(context_id, command, Status.SUCCESS)
+        elif command.field == dimse.N_ACTION_RQ and abstract == COMMITMENT:
+            self._commit(context_id, command, dataset)
+        elif command.field != dimse.C_CANCEL_RQ:
+            self._respond(context_id, command, NOT_SUPPORTED)
+
+    def _respond(self, context_id: int, command: Command, status: int, words: str = "") -> None:
+        response = dimse.respond(command, status, words)
+        self._wire.send_message(context_id, response, b"", self._agreement.max_pdu)
+
+    def _store(self, context_id: int, command: Command, content: Iterator[memoryview]) -> None:
+        abstract, syntax = self._agreement.contexts[context_id]
+        visit = self._visit
+        assert visit is not None  # noqa: S101  # for the type checker
+        if command.sop_class_uid != abstract:
+            for _ in content:
+                pass
+            outcome = Outcome(status=Status.NOT_NEGOTIATED)
+        else:
+            claimed = (command.sop_class_uid, command.sop_uid)
+            with self._services.intake.begin(syntax, claimed=claimed, source=visit.peer) as object_:
+                for piece in content:
+                    object_.write(piece)
+                outcome = object_.finish()
+        if outcome.study_uid is not None:
+            visit.studies.add(outcome.study_uid)
+        visit.answers[_word(outcome)] += 1
+        self._respond(context_id, command, outcome.status, outcome.status.words)
+
+    def _commit(self, context_id: int, command: Command, dataset: bytes) -> None:
+        """Answer a request for storage commitment, then report on it."""
+        _, syntax = self._agreement.contexts[context_id]
+        commitment = Commitment.read(command, dataset, syntax, self._calling)
+        if commitment is None or len(self._commitments) >= MOST_COMMITMENTS:
+            self._respond(context_id, command, NO_ARGUMENT if commitment is None else NO_MORE)
+            return
+        self._respond(context_id, command, Status.SUCCESS)
+        commitment.settle(self._services.store, self._services.intake.data)
+        self._reports += 1
+        request, report = commitment.report(syntax, self._reports)
+        self._commitments.append(commitment)
+        if self._visit is not None:
+            self._visit.answers["commitment reported"] += 1
+        self._wire.send_message(context_id, request, report, self._agreement.max_pdu)
+
+    # -- what a message is made of -----------------------------------------------------------
+
+    def _command(self, first: "Fragment", fragments: "Fragments") -> tuple[int, Command]:
+        encoded = bytearray()
+        fragment: Fragment | None = first
+        while fragment is not None:
+            context_id, control, piece = fragment
+            if context_id not in self._agreement.contexts or context_id != first[0]:
+                raise PeerFault("a message has a wrong presentation context", INVALID)
+            encoded += piece
+            if not control & 1 or len(encoded) > MAX_COMMAND:
+                raise PeerFault("a message does not begin with a command", INVALID)
+            if control & 2:
+                return context_id, dimse.parse(bytes(encoded))
+            fragment = next(fragments, None)
+        raise PeerFault("a release in the middle of a message", UNEXPECTED)
+
+    def _dataset(self, context_id: int, fragments: "Fragments") -> Iterator[memoryview]:
+        for found, control, piece in fragments:
+            if found != context_id or control & 1:
+                raise PeerFault("a message does not go on with its data set", INVALID)
+            yield piece
+            if control & 2:
+                return
+        raise PeerFault("a release in the middle of a message", UNEXPECTED)
+
+    def _fragments(self) -> "Fragments":
+        """Yield context, control header and content of each PDV until the peer releases."""
+        while True:
+            kind, body = self._wire.read(*self._deadlines())
+            if kind == RELEASE_RQ:
+                return
+            if kind == ABORT:
+                raise ConnectionLost("aborted")
+            if kind != P_DATA or not body:
+                raise PeerFault("a PDU out of place", UNEXPECTED)
+            self._connection.idle.clear()
+            if self._message_began is None:
+                self._message_began = time.monotonic()
+            self._received += len(body)
+            if self._received > 2 * self._limits.object_gb * 1e9:
+                raise PeerFault("a message has no end")
+            yield from _pdvs(body)
+
+    def _deadlines(self) -> tuple[float, float, str]:
+        """Return when the next PDU must begin, how long it may take, and what it breaks."""
+        now, idle = time.monotonic(), self._limits.idle_s
+        if self._message_began is None:
+            return now + idle, idle, "it is silent"
+        end = self._message_began + self._limits.object_s
+        if self._limits.min_rate_kb_s:
+            earned = self._received / (self._limits.min_rate_kb_s * 1000)
+            end = min(end, self._message_began + idle + earned)
+        return min(now + idle, end), max(0.0, min(idle, end - now)), "a message takes"
+
+
+Fragment = tuple[int, int, memoryview]
+Fragments = Iterator[Fragment]
+
+
+def _pdvs(body: memoryview) -> Fragments:
+    at = 0
+    while at < len(body):
+        if len(body) - at < PDV_HEADER.size:
+            raise PeerFault("a PDV is cut short", INVALID)
+        length, context_id, control = PDV_HEADER.unpack_from(body, at)
+        end = at + 4 + length
+        if length < 2 or end > len(body):  # noqa: PLR2004  # context and control header
+            raise PeerFault("a PDV does not fit its PDU", INVALID)
+        yield context_id, control, body[at + PDV_HEADER.size : end]
+        at = end
+
+
+def _joined(content: Iterator[memoryview]) -> bytes:
+    joined = bytearray()
+    for piece in content:
+        joined += piece
+        if len(joined) > MAX_SMALL_DATASET:
+            raise PeerFault("a data set is too long for what is asked", BY_USER)
+    return bytes(joined)
+
+
+def _word(outcome: Outcome) -> str:
+    if outcome.status is Status.SUCCESS:
+        return "kept" if outcome.new else "held before"
+    return f"refused with {outcome.status:04X}"
+
+
+def _where(error: Exception) -> str:
+    """Name an error by its kind and place; its text could quote what a peer sent."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {frames[-1].filename}:{frames[-1].lineno}"

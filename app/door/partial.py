@@ -1,0 +1,151 @@
+"""Bytes on their way into a file: a block in memory, what exceeds it in a file without a name.
+
+Written past the page cache where the file system can (O_DIRECT): copying half a megabyte into
+fresh pages costs more than writing it, and a receiver does not read what it has just written.
+"""
+
+import fcntl
+import mmap
+import os
+from contextlib import suppress
+from errno import EINVAL
+from pathlib import Path
+
+from app.files import PARTIAL, make_folder
+
+BLOCK = 1 << 20
+"""Memory of one object on its way, however large it becomes."""
+ALIGNED = 4096
+"""What lengths and addresses of direct writes are multiples of."""
+SPARE = 32
+"""How many blocks are kept for the next objects."""
+
+
+class Blocks:
+    """Memory that is used again: fresh pages cost as much as the bytes that go into them."""
+
+    def __init__(self) -> None:
+        self._free: list[mmap.mmap] = []
+
+    def take(self) -> mmap.mmap:
+        """Return a block of any content, at an address that direct writes accept."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return mmap.mmap(-1, BLOCK)
+
+    def give_back(self, block: mmap.mmap) -> None:
+        """Keep a block for the next object."""
+        if len(self._free) < SPARE:
+            self._free.append(block)
+
+
+class Partial:
+    """What becomes one file; used by one thread."""
+
+    def __init__(self, path: Path, blocks: Blocks) -> None:
+        self._path = path.with_name(path.name + PARTIAL)
+        self._blocks = blocks
+        self._block: mmap.mmap | None = blocks.take()
+        self._used = 0
+        self._written = 0
+        self._fd = -1
+        self._named = True  # as soon as there is a file
+
+    def append(self, piece: bytes | memoryview) -> None:
+        """Add bytes."""
+        rest = memoryview(piece)
+        while rest:
+            assert self._block is not None  # noqa: S101  # for the type checker
+            if self._used == BLOCK:
+                self._flush(BLOCK)
+            taken = rest[: BLOCK - self._used]
+            self._block[self._used : self._used + len(taken)] = taken
+            self._used += len(taken)
+            rest = rest[len(taken) :]
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self._written + self._used
+
+    def content(self) -> mmap.mmap:
+        """Return all bytes, and in the case of a short object any others after them."""
+        assert self._block is not None  # noqa: S101  # for the type checker
+        if self._fd < 0:
+            return self._block
+        self.complete()
+        content = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
+        content.madvise(mmap.MADV_RANDOM)  # a walk steps over most of it
+        return content
+
+    def complete(self) -> None:
+        """Put the rest into the file."""
+        if self._used or self._fd < 0:
+            size, padded = self.size, -(-self._used // ALIGNED) * ALIGNED
+            assert self._block is not None  # noqa: S101  # for the type checker
+            self._block[self._used : padded] = bytes(padded - self._used)
+            self._flush(padded)
+            os.ftruncate(self._fd, size)
+            self._written = size
+
+    def name_as(self, target: Path) -> None:
+        """Put the bytes on stable storage, then give them their name; that is not synced yet."""
+        self.complete()
+        os.fdatasync(self._fd)
+        self._path.rename(target)
+        self._path, self._named = target, True
+
+    def take_name(self) -> None:
+        """Take the name back; nobody may have been told of it."""
+        hidden = self._path.with_name(self._path.name + PARTIAL)
+        self._path.rename(hidden)
+        self._path = hidden
+
+    def settle(self) -> None:
+        """Let the file stay when this is closed."""
+        self._named = False
+
+    def close(self) -> None:
+        """Give back what is held; a file that did not settle is removed."""
+        if self._block is not None:
+            self._blocks.give_back(self._block)
+            self._block = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            if self._named:
+                with suppress(OSError):
+                    self._path.unlink(missing_ok=True)
+
+    def _flush(self, length: int) -> None:
+        if self._fd < 0:
+            self._fd = _create(self._path)
+        assert self._block is not None  # noqa: S101  # for the type checker
+        _write(self._fd, memoryview(self._block)[:length])
+        self._written += self._used
+        self._used = 0
+
+
+def _create(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    try:
+        return os.open(path, flags | os.O_DIRECT, 0o600)
+    except FileNotFoundError:
+        make_folder(path.parent)
+    except OSError as error:
+        if error.errno != EINVAL:  # some file systems know no direct writes
+            raise
+        path.unlink(missing_ok=True)
+    return os.open(path, flags, 0o600)
+
+
+def _write(fd: int, rest: memoryview) -> None:
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except OSError as error:
+            flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+            if error.errno != EINVAL or not flags & os.O_DIRECT:
+                raise
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)  # aligned more coarsely there
