@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
         ("cancel", _cancel, "cancel a job"),
     ):
         add(name, command, words, asks=True).add_argument("id", help="job id or study UID")
+    add("refused", _refused, "list what the door refused or put aside, newest first", asks=True)
     add("models", _models, "list the models that app.yaml names", asks=True)
     return top
 
@@ -178,6 +179,13 @@ def _cancel(args: argparse.Namespace, config: Config) -> int:
         job = store.job(args.id)
         store.cancel(job.id, datetime.now(UTC))
     _print(args, {"job": job.id}, f"job {job.id} is cancelled")
+    return DONE
+
+
+def _refused(args: argparse.Namespace, config: Config) -> int:
+    with _store(config) as store:
+        events = store.door_events()
+    _print(args, [asdict(event) for event in events], show.refused(events))
     return DONE
 
 

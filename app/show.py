@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from app.store.jobs import Job, JobEvent, StudyRow
+from app.store.jobs import DoorEvent, Job, JobEvent, StudyRow
 
 
 def jobs(rows: Iterable[Job]) -> str:
@@ -29,6 +29,12 @@ def studies(rows: Iterable[StudyRow]) -> str:
         for row in rows
     ]
     return "\n".join([head, *lines])
+
+
+def refused(events: Iterable[DoorEvent]) -> str:
+    """Return a table of what the door did not keep."""
+    lines = [f"{_time(each.at)}  {each.event:11}  {each.source}  {each.detail}" for each in events]
+    return "\n".join(lines) or "nothing was refused"
 
 
 def trace(routed: Mapping[str, Any] | None) -> str:

@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 ROOT = Path(__file__).resolve().parent.parent
 
 SETTINGS: dict[str, Any] = {
-    "door": {"port": 0, "open": True},
+    "door": {"port": 0, "open": True, "limits": {"free_gb": 0}},
     "assemble": {"settle_s": 0.2, "quiet_s": 30},
     "jobs": {"lease_s": 5, "retry_delays_s": [0.5]},
     "archives": {"local": {"kind": "folder", "path": "archive"}},

@@ -63,7 +63,7 @@ def _default(field: pydantic.fields.FieldInfo) -> str:
     value = field.get_default()
     if field.is_required():
         return "required"
-    if value is None or field.default_factory:
+    if value in {None, ()} or field.default_factory:
         return ""
     return f"`{', '.join(map(str, value)) if isinstance(value, tuple) else value}`"
 

@@ -53,7 +53,9 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        refused = Node(tmp_path, {"door": {"port": port}}).command("serve", check=False)
+        refused = Node(tmp_path, {"door": {"port": port, "open": True}}).command(
+            "serve", check=False
+        )
     assert refused.returncode == 2
     assert str(port) in refused.stderr
     assert "in use" in refused.stderr
