@@ -1,8 +1,8 @@
 """Names that are attacks: in UIDs, in AE titles, in front of a file, and in our own log.
 
 Covered, by their numbers in the security catalogue: S1 (paths), S4 (commands), S24 (preambles), S27
-and S29 (log lines). Not covered: the same names in STOW requests (test_stow), on a dashboard and
-towards an archive.
+and S29 (log lines), S30 (a log that rotates). Not covered: the same names in STOW requests
+(test_stow), on a dashboard and towards an archive.
 """
 
 import stat
@@ -16,6 +16,7 @@ from tests.sockets.besieged import Besieged, snapshot
 from tests.sockets.doors import ROOT
 from tests.sockets.hostile import RELEASE, dataset, element, message
 from tests.sockets.scu import new_study
+from tests.waiting import wait_until
 
 MARK = "s1-outside"
 EVIL_UIDS = (
@@ -167,3 +168,22 @@ def test_s1_a_command_may_hold_anything(door: Besieged) -> None:
             peer.socket.shutdown(1)
             peer.seconds_to_close(5)
     door.lines()
+
+
+def test_s30_the_log_can_be_a_file_that_rotates(tmp_path: Path) -> None:
+    """Where nobody rotates the door's output: one file, private, and nothing beside it."""
+    file = tmp_path / "node.log"
+    with Besieged(tmp_path) as door:
+        door.start(MARGINALIA_LOG_FILE=str(file)).store_s()
+        wait_until(lambda: "HONEST@127.0.0.1" in file.read_text("ascii"))
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert door.output() == ""
+
+
+def test_s30_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """A sentence and status 2, no traceback."""
+    with Besieged(tmp_path) as door:
+        door.launch(MARGINALIA_LOG_FILE=str(tmp_path / "nowhere" / "node.log"))
+        assert door.wait() == 2
+        assert "MARGINALIA_LOG_FILE" in door.output()
+        assert "Traceback" not in door.output()

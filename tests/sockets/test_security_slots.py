@@ -181,8 +181,8 @@ def test_s30_what_was_not_said_is_counted(door: Besieged) -> None:
 
 
 def test_b49_many_short_associations_leave_nothing_behind(door: Besieged) -> None:
-    """Three hundred objects, an association each: all kept, no slot, thread or file is lost."""
-    study, number = new_study(), 300
+    """A thousand objects, an association each: all kept, no slot, thread or file is lost."""
+    study, number = new_study(), 1000
     began = time.monotonic()
     with back_to_base(door):
         for at in range(number):
