@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+import pytest
+
 from tests.faults.fuzz import Mutator, Watch, survived
 from tests.sockets.besieged import Besieged
 from tests.sockets.hostile import CT, EXPLICIT, dataset, element, even
@@ -178,3 +180,24 @@ def test_s44_mutated_requests_do_no_harm(
         assert b"500" not in attacker.statuses, attacker.statuses
         assert {b"200", b"400"} <= {*attacker.statuses}, attacker.statuses
         print(attacker.statuses)  # noqa: T201  # pytest shows it when asked
+
+
+FOUND = {
+    "a chunk of no size": head(b"Transfer-Encoding: chunked") + b"3\r\nabc\r\nzz\r\n",
+    "one for a stranger": head(b"Transfer-Encoding: chunked", token="other") + b"zz\r\n",
+    "a size of thirty digits": head(b"Transfer-Encoding: chunked") + b"f" * 30 + b"\r\n",
+}
+"""What the fuzzer has found before."""
+
+
+@pytest.mark.parametrize("what", FOUND)
+def test_s44_what_was_found_before_is_no_fault_of_ours(tmp_path: Path, what: str) -> None:
+    """An answer that blames the sender, and no error in the log."""
+    with Besieged(tmp_path, http={"port": 0, "token_env": "FUZZ_TOKEN"}) as door:
+        door.start(FUZZ_TOKEN=TOKEN)
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", door.http_port), 5) as connection:
+                connection.sendall(FOUND[what])
+                assert _status(connection) in {b"400", b"401", b"none"}
+        honest_s(door)
+        assert [line for line in door.lines() if line["level"] == "ERROR"] == []

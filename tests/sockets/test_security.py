@@ -6,6 +6,7 @@ and S29 (log lines), S30 (a log that rotates). Not covered: the same names in ST
 """
 
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from tests.sockets.scu import new_study
 from tests.waiting import wait_until
 
 MARK = "s1-outside"
+TEMPORARY = f"{tempfile.gettempdir()}/".encode()
 EVIL_UIDS = (
     b"../" * 9 + MARK.encode(),
     b"..\\..\\" + MARK.encode(),
-    b"/tmp/" + MARK.encode(),
+    TEMPORARY + MARK.encode(),
     b"1.2\0/../" + MARK.encode(),
     b"..",
     b".",
@@ -39,7 +41,7 @@ EVIL_UIDS = (
 )
 EVIL_TITLES = (
     b"../../" + MARK.encode(),
-    b"/tmp/" + MARK.encode(),
+    TEMPORARY + MARK.encode(),
     b"$(touch s1-x)",
     b"`touch s1-x`",
     b";id",
@@ -70,7 +72,7 @@ def _nothing_outside_changes(door: Besieged) -> Iterator[None]:
     before = snapshot(above, door.data, door.output_path)
     yield
     assert snapshot(above, door.data, door.output_path) == before
-    for folder in (ROOT, Path("/tmp"), Path("/"), door.data):  # noqa: S108  # must stay clean
+    for folder in (ROOT, Path(tempfile.gettempdir()), Path("/"), door.data):
         assert [path for path in folder.iterdir() if path.name.startswith("s1-")] == []
     door.check_integrity()
     assert not door.partial()
