@@ -116,7 +116,7 @@ def _quiet_port() -> int:
 def orthanc(folder: Path) -> Iterator[Running]:
     """Run Debian's Orthanc."""
     server = Orthanc(folder)
-    server.dicom_port = _quiet_port()
+    server.dicom_port, server.http_port = _quiet_port(), _quiet_port()
     with server:
         yield Running(pid=server.pid, port=server.dicom_port, called="ORTHANC")
 
