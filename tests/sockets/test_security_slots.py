@@ -197,7 +197,7 @@ def test_b49_many_short_associations_leave_nothing_behind(door: Besieged) -> Non
 
 # -- time ----------------------------------------------------------------------------------------
 
-QUICK = {"header_s": 1, "associate_s": 2, "idle_s": 3, "object_s": 5, "min_rate_kb_s": 50}
+QUICK = {"header_s": 1, "associate_s": 2, "idle_s": 2, "object_s": 3, "min_rate_kb_s": 50}
 
 
 def halted(door: Besieged, sent: bytes, *, associated: bool = False) -> Peer:
