@@ -1,6 +1,6 @@
 # Each target is one line that calls a script; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check train-phantom evaluate-phantom
+.PHONY: help demo test check bench-door train-phantom evaluate-phantom
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\): ## /  make \1\t/p' Makefile | expand --tabs=28
@@ -19,3 +19,6 @@ train-phantom: ## train the small network that ships with the code
 
 evaluate-phantom: ## measure it on phantoms it has not seen
 	@deploy/setup && .venv/bin/python -m tests.phantoms evaluate
+
+bench-door: ## measure how fast slices come in, beside dcmtk's storescp and Orthanc
+	@deploy/setup --tests --peers && .venv/bin/python -m tests.bench_door

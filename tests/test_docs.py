@@ -17,7 +17,7 @@ import pytest
 
 from app import cli, errors
 from app.config import Config
-from app.log import LEVEL_VARIABLE
+from app.log import FILE_VARIABLE, KEEP_VARIABLE, LEVEL_VARIABLE, MAX_MB_VARIABLE
 from app.pipeline import STAGES
 from app.store.jobs import Event, State
 
@@ -101,7 +101,10 @@ TOLD = {
     "event": [*Event],
     "error": error_names(),
     "stage": [*STAGES],
-    "environment variable": [LEVEL_VARIABLE, "HOLOSCAN_CONFIG_PATH"],
+    "environment variable": [
+        *(LEVEL_VARIABLE, FILE_VARIABLE, MAX_MB_VARIABLE, KEEP_VARIABLE),
+        "HOLOSCAN_CONFIG_PATH",
+    ],
 }
 
 

@@ -22,6 +22,7 @@ from app.door.command import Command
 from app.door.commitment import Commitment, Reporter
 from app.door.guard import Complaints, Connection, Guard, Peers
 from app.door.intake import Intake, Outcome
+from app.door.messages import Messages, joined
 from app.door.negotiation import (
     COMMITMENT,
     NO_ROOM,
@@ -39,15 +40,9 @@ from app.door.negotiation import (
 )
 from app.door.tls import fingerprint
 from app.door.wire import (
-    ABORT,
     ASSOCIATE_RQ,
     BY_USER,
-    INVALID,
-    P_DATA,
-    PDV_HEADER,
     RELEASE_ANSWER,
-    RELEASE_RQ,
-    UNEXPECTED,
     ConnectionLost,
     PeerFault,
     Wire,
@@ -56,10 +51,6 @@ from app.errors import NodeError
 from app.store.store import Store
 
 log = logging.getLogger(__name__)
-
-MAX_COMMAND = 64 * 1024
-MAX_SMALL_DATASET = 4 << 20
-"""Data sets that are no objects, such as a list of what is to be committed."""
 
 MOST_COMMITMENTS = 4
 """Reports to one peer that it has not answered yet."""
@@ -105,8 +96,6 @@ class Association:
         self._agreement = Agreement(contexts={}, max_pdu=0, answer=b"")
         self._commitments: list[Commitment] = []
         self._reports = 0
-        self._message_began: float | None = None
-        self._received = 0
 
     def run(self) -> None:
         """Serve the peer to its end, whatever ends it."""
@@ -223,25 +212,19 @@ class Association:
 
     def _serve(self) -> None:
         """Answer one message after the other until the peer releases the association."""
-        fragments = self._fragments()
-        while True:
-            self._message_began, self._received = None, 0
-            self._connection.idle.set()
+        idle, contexts = self._connection.idle, self._agreement.contexts
+        messages = Messages(self._wire, self._limits, contexts, idle)
+        while (message := messages.next()) is not None:
+            self._answer(*message)
             if self._services.stopping.is_set():
                 raise PeerFault("the door closes", BY_USER)
-            first = next(fragments, None)
-            if first is None:
-                return
-            context_id, command = self._command(first, fragments)
-            self._answer(context_id, command, fragments)
 
-    def _answer(self, context_id: int, command: Command, fragments: "Fragments") -> None:
+    def _answer(self, context_id: int, command: Command, content: Iterator[memoryview]) -> None:
         abstract, _ = self._agreement.contexts[context_id]
-        content = self._dataset(context_id, fragments) if command.has_dataset else iter(())
         if command.field == dimse.C_STORE_RQ and abstract not in {VERIFICATION, COMMITMENT}:
             self._store(context_id, command, content)
             return
-        dataset = _joined(content)
+        dataset = joined(content)
         if command.is_response:
             self._commitments = [c for c in self._commitments if not c.is_settled_by(command)]
         elif command.field == dimse.C_ECHO_RQ and abstract == VERIFICATION:
@@ -289,87 +272,6 @@ class Association:
         if self._visit is not None:
             self._visit.answers["commitment reported"] += 1
         self._wire.send_message(context_id, request, report, self._agreement.max_pdu)
-
-    # -- what a message is made of -----------------------------------------------------------
-
-    def _command(self, first: "Fragment", fragments: "Fragments") -> tuple[int, Command]:
-        encoded = bytearray()
-        fragment: Fragment | None = first
-        while fragment is not None:
-            context_id, control, piece = fragment
-            if context_id not in self._agreement.contexts or context_id != first[0]:
-                raise PeerFault("a message has a wrong presentation context", INVALID)
-            encoded += piece
-            if not control & 1 or len(encoded) > MAX_COMMAND:
-                raise PeerFault("a message does not begin with a command", INVALID)
-            if control & 2:
-                return context_id, dimse.parse(bytes(encoded))
-            fragment = next(fragments, None)
-        raise PeerFault("a release in the middle of a message", UNEXPECTED)
-
-    def _dataset(self, context_id: int, fragments: "Fragments") -> Iterator[memoryview]:
-        for found, control, piece in fragments:
-            if found != context_id or control & 1:
-                raise PeerFault("a message does not go on with its data set", INVALID)
-            yield piece
-            if control & 2:
-                return
-        raise PeerFault("a release in the middle of a message", UNEXPECTED)
-
-    def _fragments(self) -> "Fragments":
-        """Yield context, control header and content of each PDV until the peer releases."""
-        while True:
-            kind, body = self._wire.read(*self._deadlines())
-            if kind == RELEASE_RQ:
-                return
-            if kind == ABORT:
-                raise ConnectionLost("aborted")
-            if kind != P_DATA or not body:
-                raise PeerFault("a PDU out of place", UNEXPECTED)
-            self._connection.idle.clear()
-            if self._message_began is None:
-                self._message_began = time.monotonic()
-            self._received += len(body)
-            if self._received > 2 * self._limits.object_gb * 1e9:
-                raise PeerFault("a message has no end")
-            yield from _pdvs(body)
-
-    def _deadlines(self) -> tuple[float, float, str]:
-        """Return when the next PDU must begin, how long it may take, and what it breaks."""
-        now, idle = time.monotonic(), self._limits.idle_s
-        if self._message_began is None:
-            return now + idle, idle, "it is silent"
-        end = self._message_began + self._limits.object_s
-        if self._limits.min_rate_kb_s:
-            earned = self._received / (self._limits.min_rate_kb_s * 1000)
-            end = min(end, self._message_began + idle + earned)
-        return min(now + idle, end), max(0.0, min(idle, end - now)), "a message takes"
-
-
-Fragment = tuple[int, int, memoryview]
-Fragments = Iterator[Fragment]
-
-
-def _pdvs(body: memoryview) -> Fragments:
-    at = 0
-    while at < len(body):
-        if len(body) - at < PDV_HEADER.size:
-            raise PeerFault("a PDV is cut short", INVALID)
-        length, context_id, control = PDV_HEADER.unpack_from(body, at)
-        end = at + 4 + length
-        if length < 2 or end > len(body):  # noqa: PLR2004  # context and control header
-            raise PeerFault("a PDV does not fit its PDU", INVALID)
-        yield context_id, control, body[at + PDV_HEADER.size : end]
-        at = end
-
-
-def _joined(content: Iterator[memoryview]) -> bytes:
-    joined = bytearray()
-    for piece in content:
-        joined += piece
-        if len(joined) > MAX_SMALL_DATASET:
-            raise PeerFault("a data set is too long for what is asked", BY_USER)
-    return bytes(joined)
 
 
 def _word(outcome: Outcome) -> str:

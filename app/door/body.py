@@ -6,10 +6,11 @@ sender is read no faster than its objects are kept, and is dropped when it is to
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
 from queue import SimpleQueue
+from typing import Any
 
 from starlette.types import Message, Receive
 
@@ -20,11 +21,16 @@ PATIENCE_S = 20.0
 """For so long a sender may be silent, or slower than the rate, before it is dropped."""
 
 
+BROKEN = "broken"
+"""Set in the state of a request whose body ended because it was no HTTP any more."""
+
+
 class End(Enum):
     """How a body ended."""
 
     WHOLE = "whole"
     LOST = "lost"
+    BROKEN = "broken"
     TOO_LARGE = "too large"
     TOO_SLOW = "too slow"
     STOPPING = "stopping"
@@ -69,7 +75,7 @@ class Body:
         self.size = 0
         self.end: End | None = None
 
-    async def fill(self, receive: Receive) -> None:
+    async def fill(self, receive: Receive, state: Mapping[str, Any]) -> None:
         """Read the body to its end, whichever that is."""
         while self.end is None:
             message = await self._pace.next(receive)
@@ -78,7 +84,7 @@ class Body:
             elif message["type"] == "http.disconnect":
                 self.finish(End.LOST)
             else:
-                await self._add(message)
+                await self._add(message, state)
 
     def finish(self, end: End) -> None:
         """Let the thread come to an end; the first reason stays."""
@@ -93,7 +99,7 @@ class Body:
             with suppress(RuntimeError):  # the loop is closed: nobody waits for space
                 self._loop.call_soon_threadsafe(self._space.release)
 
-    async def _add(self, message: Message) -> None:
+    async def _add(self, message: Message, state: Mapping[str, Any]) -> None:
         piece = message.get("body", b"")
         self.size += len(piece)
         if self.size > self._limit:
@@ -103,4 +109,4 @@ class Body:
             await self._space.acquire()
             self._pieces.put(piece)
         if not message.get("more_body", False):
-            self.finish(End.WHOLE)
+            self.finish(End.BROKEN if state.get(BROKEN) else End.WHOLE)

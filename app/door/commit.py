@@ -1,9 +1,11 @@
-"""Folder and row of received objects on stable storage: one wait for all that end together."""
+"""File, name and row on stable storage: one wait for all objects that end together."""
 
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from app.door.partial import Partial
+from app.faults import crash_point
 from app.files import sync_folder
 from app.store.jobs import InstanceRow
 
@@ -36,8 +38,15 @@ class Committer:
         self._adding = threading.Lock()
         self._queue: list[_Ticket] = []
 
-    def add(self, row: InstanceRow) -> bool:
-        """Keep the row of a file that has its name; False when its UID is known already."""
+    def add(self, row: InstanceRow, partial: Partial) -> bool:
+        """Sync a file, give it its name and its row; False when its UID is known already.
+
+        Success or not, the file has its name or is as before; it stays only when it is settled.
+        """
+        # Bytes before names: after a power cut nothing that has a name may be incomplete. Each
+        # thread waits for its own bytes, since the file system takes such waits together.
+        partial.sync()
+        partial.rename(self._data / row.file)
         ticket = _Ticket(row)
         with self._adding:
             self._queue.append(ticket)
@@ -54,6 +63,7 @@ class Committer:
         try:
             for folder in {Path(ticket.row.file).parent for ticket in batch}:
                 sync_folder(self._data / folder)
+            crash_point("receive.kept")
             added = self._add_rows([ticket.row for ticket in batch])
         except BaseException as error:
             for ticket in batch:

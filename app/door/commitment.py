@@ -4,23 +4,23 @@ The report goes out on the association of the request. A peer that releases that
 it on a new association, if the configuration says where it listens.
 """
 
+import io
 import logging
 import queue
 import threading
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role
-from pynetdicom.dsutils import decode, encode
+from pynetdicom.dsutils import decode
 
 from app.config_door import Door, Peer
 from app.dicom.dimse import IMPLEMENTATION_NAME, IMPLEMENTATION_UID, printable
-from app.dicom.encoded import UID_FORM, Walk
 from app.door import command as dimse
 from app.door.command import Command
 from app.door.negotiation import COMMITMENT, PLAIN
+from app.door.references import Reference, read_request, write_report
 from app.door.tls import client_context
 from app.errors import NodeError, UnreadableDicom
 from app.store.store import Store
@@ -30,13 +30,9 @@ log = logging.getLogger(__name__)
 WELL_KNOWN_INSTANCE = "1.2.840.10008.1.20.1.1"
 ALL_HELD, SOME_FAILED = 1, 2
 NO_SUCH_OBJECT, CLASS_CONFLICT, CANNOT_SAY = 0x0112, 0x0119, 0x0110
-MOST_OBJECTS = 20_000
 MOST_WAITING = 20
 ANSWER_S = 30.0
 TRIES_AFTER_S = (0.0, 5.0, 60.0)
-
-Reference = tuple[str, str]
-"""SOP class and SOP instance."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,17 +54,8 @@ class Commitment:
         if command.action_type != 1 or command.sop_uid != WELL_KNOWN_INSTANCE:
             return None
         try:
-            Walk(dataset, syntax).elements(0, len(dataset), 0)
-            ds = _decoded(dataset, syntax)
-            transaction = str(ds.TransactionUID)
-            wanted = tuple(
-                (str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID))
-                for item in ds.ReferencedSOPSequence
-            )
-        except (UnreadableDicom, AttributeError, TypeError, ValueError, KeyError):
-            return None
-        uids = [transaction, *(uid for reference in wanted for uid in reference)]
-        if not 0 < len(wanted) <= MOST_OBJECTS or not all(map(_is_uid, uids)):
+            transaction, wanted = read_request(dataset, explicit=syntax == PLAIN[0])
+        except UnreadableDicom:
             return None
         return cls(calling=calling, transaction_uid=transaction, wanted=wanted)
 
@@ -86,15 +73,10 @@ class Commitment:
         """What kind of report it is."""
         return SOME_FAILED if self.failed else ALL_HELD
 
-    def dataset(self) -> Dataset:
+    def dataset(self, syntax: str) -> bytes:
         """Return the report's data set (PS3.4 table J.3-2)."""
-        ds = Dataset()
-        ds.TransactionUID = self.transaction_uid
-        if self.held:
-            ds.ReferencedSOPSequence = [_item(each) for each in self.held]
-        if self.failed:
-            ds.FailedSOPSequence = [_item(each, reason) for each, reason in self.failed]
-        return ds
+        explicit = syntax == PLAIN[0]
+        return write_report(self.transaction_uid, self.held, self.failed, explicit=explicit)
 
     def report(self, syntax: str, message_id: int) -> tuple[bytes, bytes]:
         """Return command and data set of the N-EVENT-REPORT; its answer names `message_id`."""
@@ -107,8 +89,7 @@ class Commitment:
             dimse.AFFECTED_UID: WELL_KNOWN_INSTANCE,
             dimse.EVENT_TYPE: self.event_type,
         }
-        dataset = encode(self.dataset(), syntax == PLAIN[1], True)  # little endian
-        return dimse.encode(elements), bytes(dataset or b"")
+        return dimse.encode(elements), self.dataset(syntax)
 
     def is_settled_by(self, answer: Command) -> bool:
         """Return whether the peer says that it has this report."""
@@ -190,30 +171,13 @@ class Reporter:
             if not assoc.is_established:
                 return False
             answer, _ = assoc.send_n_event_report(
-                commitment.dataset(), commitment.event_type, COMMITMENT, WELL_KNOWN_INSTANCE
+                _decoded(commitment), commitment.event_type, COMMITMENT, WELL_KNOWN_INSTANCE
             )
             assoc.release()
         except (OSError, RuntimeError, ValueError, NodeError) as error:
             log.warning("a commitment report could not be sent: %s", type(error).__name__)
             return False
         return "Status" in answer and answer.Status == 0
-
-
-def _decoded(dataset: bytes, syntax: str) -> Dataset:
-    ds: Dataset = decode(BytesIO(dataset), syntax == PLAIN[1], True)  # little endian
-    return ds
-
-
-def _is_uid(text: str) -> bool:
-    return len(text) <= dimse.MAX_UID and bool(UID_FORM.fullmatch(text))
-
-
-def _item(reference: Reference, reason: int | None = None) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = reference
-    if reason is not None:
-        item.FailureReason = reason
-    return item
 
 
 def _missing(reference: Reference, store: Store, data: Path) -> int | None:
@@ -228,3 +192,10 @@ def _missing(reference: Reference, store: Store, data: Path) -> int | None:
     except (OSError, NodeError):
         return CANNOT_SAY
     return None if row.sop_class_uid == sop_class_uid else CLASS_CONFLICT
+
+
+def _decoded(commitment: Commitment) -> Dataset:
+    """Return the report as the library wants it."""
+    encoded = io.BytesIO(commitment.dataset(PLAIN[1]))
+    ds: Dataset = decode(encoded, True, True)  # implicit VR, little endian
+    return ds

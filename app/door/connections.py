@@ -14,6 +14,7 @@ import h11
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from app.door.body import BROKEN
 from app.door.guard import Complaints
 
 EVENTS = 500
@@ -97,6 +98,7 @@ class Protocol(H11Protocol):
         self.conn = _Connection(h11.SERVER, size) if size else _Connection(h11.SERVER)
         self._deadline: asyncio.TimerHandle | None = None
         self._seen_cycle: Any = None
+        self._broken = False
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request."""
@@ -112,7 +114,7 @@ class Protocol(H11Protocol):
 
     def handle_events(self) -> None:
         """Handle what came, but no more than a turn of it."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._broken:
             return
         conn: Any = self.conn
         conn.turn, conn.waiting = EVENTS, False
@@ -126,7 +128,7 @@ class Protocol(H11Protocol):
 
     def _take_turns(self, *, waiting: bool) -> None:
         flow: Any = self.flow
-        held, flow.held = flow.held, waiting
+        held, flow.held = flow.held, waiting or self._broken
         if waiting:
             flow.pause_reading()
             self.loop.call_soon(self.handle_events)
@@ -139,13 +141,24 @@ class Protocol(H11Protocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
+        """Refuse what is no HTTP; in the middle of a body its request gives the answer."""
         self.complaints.note(self._address, "no proper HTTP")
         self._allow(AGAIN_S)
-        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-            super().send_400_response(msg)
-        else:  # in the middle of a body: the answer is on its way or cannot be given
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+                super().send_400_response(msg)
+            else:
+                self.transport.close()
+        elif cycle.response_started:
             self.transport.close()
+        else:
+            self._broken = True
+            self.flow.pause_reading()
+            # what came before may be kept already, and its sender is to know
+            cycle.scope["state"][BROKEN] = True
+            cycle.more_body = cycle.keep_alive = False
+            cycle.message_event.set()
 
     @property
     def _address(self) -> str:

@@ -14,7 +14,6 @@ from app.dicom.part10 import header
 from app.door.partial import Blocks, Partial
 from app.door.refusals import Refusals
 from app.errors import NodeError, OutOfResources, UnreadableDicom
-from app.files import make_folder
 from app.pipeline.receive import Arrived, spool_name
 
 log = logging.getLogger(__name__)
@@ -126,25 +125,10 @@ class Incoming:
 
     # -- for the intake ----------------------------------------------------------------------
 
-    def name_as(self, file: str) -> None:
-        """Put the bytes on stable storage and give them their name in the data folder.
-
-        The folder must be synced before anybody is told.
-        """
-        target = self._intake.data / file
-        try:
-            self._partial.name_as(target)
-        except FileNotFoundError:
-            make_folder(target.parent)
-            self._partial.name_as(target)
-
-    def take_name(self) -> None:
-        """Take the name back: another copy is held."""
-        self._partial.take_name()
-
-    def settle(self) -> None:
-        """Let the file stay."""
-        self._partial.settle()
+    def complete(self) -> Partial:
+        """Return the file with all bytes in it, without a name and not synced."""
+        self._partial.complete()
+        return self._partial
 
     # -- inside ------------------------------------------------------------------------------
 

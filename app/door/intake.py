@@ -17,7 +17,7 @@ from app.door.partial import Blocks
 from app.door.refusals import Refusals
 from app.errors import OutOfResources, UnreadableDicom
 from app.faults import crash_point
-from app.files import sync_folder
+from app.files import make_folder, sync_folder
 from app.pipeline.receive import (
     SPOOL,
     Arrived,
@@ -119,14 +119,13 @@ class Intake:
         """
         held = self._store.find_instance(arrived.identifiers.sop_uid)
         if held is None:
-            incoming.name_as(incoming.file)
-            crash_point("receive.kept")
-            if self._committer.add(_row(arrived, incoming.file, incoming.source)):
-                incoming.settle()
+            partial = incoming.complete()
+            if self._committer.add(_row(arrived, incoming.file, incoming.source), partial):
+                partial.settle()
                 crash_point("receive.noted")
                 return _outcome(Status.SUCCESS, arrived, new=True)
             # another association brought the same UID in the meantime
-            incoming.take_name()
+            partial.take_name()
             held = self._store.find_instance(arrived.identifiers.sop_uid)
         return self._repeated(incoming, arrived, held)
 
@@ -143,10 +142,14 @@ class Intake:
 
     def _keep_once(self, incoming: Incoming, file: str) -> None:
         with self._named:
-            if not (self._data / file).exists():
-                incoming.name_as(file)
-                incoming.settle()
-        sync_folder((self._data / file).parent)
+            target = self._data / file
+            if not target.exists():
+                make_folder(target.parent)
+                partial = incoming.complete()
+                partial.sync()
+                partial.rename(target)
+                partial.settle()
+        sync_folder(target.parent)
 
     def _raise_alarm(self, arrived: Arrived, held: InstanceRow, file: str, source: str) -> str:
         uids = arrived.identifiers

@@ -50,7 +50,7 @@ class Partial:
         self._used = 0
         self._written = 0
         self._fd = -1
-        self._named = True  # as soon as there is a file
+        self._stays = False
 
     def append(self, piece: bytes | memoryview) -> None:
         """Add bytes."""
@@ -80,7 +80,7 @@ class Partial:
         return content
 
     def complete(self) -> None:
-        """Put the rest into the file."""
+        """Put into the file what is still in memory; nothing may be added afterwards."""
         if self._used or self._fd < 0:
             size, padded = self.size, -(-self._used // ALIGNED) * ALIGNED
             assert self._block is not None  # noqa: S101  # for the type checker
@@ -89,12 +89,14 @@ class Partial:
             os.ftruncate(self._fd, size)
             self._written = size
 
-    def name_as(self, target: Path) -> None:
-        """Put the bytes on stable storage, then give them their name; that is not synced yet."""
-        self.complete()
+    def sync(self) -> None:
+        """Put the bytes, all of which must be in the file, on stable storage."""
         os.fdatasync(self._fd)
+
+    def rename(self, target: Path) -> None:
+        """Give synced bytes their name; their folder must be synced before anybody is told."""
         self._path.rename(target)
-        self._path, self._named = target, True
+        self._path = target
 
     def take_name(self) -> None:
         """Take the name back; nobody may have been told of it."""
@@ -104,7 +106,7 @@ class Partial:
 
     def settle(self) -> None:
         """Let the file stay when this is closed."""
-        self._named = False
+        self._stays = True
 
     def close(self) -> None:
         """Give back what is held; a file that did not settle is removed."""
@@ -114,7 +116,7 @@ class Partial:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            if self._named:
+            if not self._stays:
                 with suppress(OSError):
                     self._path.unlink(missing_ok=True)
 

@@ -48,6 +48,7 @@ ENDINGS = {
     End.TOO_LARGE: (413, "the body is too large; send several requests"),
     End.TOO_SLOW: (408, "the body came too slowly"),
     End.STOPPING: (503, "this receiver is stopping; send again later"),
+    End.BROKEN: (400, "the body is no well-formed HTTP"),
     End.LOST: (400, "the connection was lost"),
 }
 
@@ -119,7 +120,7 @@ class StowApp:
 
     async def _take(self, request: Request, upload: Upload, body: Body) -> Response:
         began = time.monotonic()
-        filling = asyncio.create_task(body.fill(request.receive))
+        filling = asyncio.create_task(body.fill(request.receive, request.scope["state"]))
         try:
             work = partial(self._work, upload, body)
             loop = asyncio.get_running_loop()

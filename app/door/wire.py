@@ -144,7 +144,10 @@ class Wire:
     def send_message(self, context_id: int, command: bytes, dataset: bytes, max_pdu: int) -> None:
         """Send a command and its data set in PDUs that the peer takes (PS3.8 Annex D.1)."""
         size = max(SMALLEST_PDU, max_pdu or MAX_PDU) - PDV_HEADER.size
-        pieces = [*_pieces(context_id, command, 1, size), *_pieces(context_id, dataset, 0, size)]
+        pieces = [
+            *pieces_of(context_id, command, 1, size),
+            *pieces_of(context_id, dataset, 0, size),
+        ]
         self.send(b"".join(pieces))
 
     def abort(self, source: int, reason: int) -> None:
@@ -168,7 +171,7 @@ class Wire:
                 left -= read
 
 
-def _pieces(context_id: int, content: bytes, control: int, size: int) -> list[bytes]:
+def pieces_of(context_id: int, content: bytes, control: int, size: int) -> list[bytes]:
     """Return P-DATA PDUs of one PDV each; `control` is 1 for a command (PS3.8 Annex E.2)."""
     pieces = []
     for at in range(0, len(content), size):

@@ -133,6 +133,7 @@ class Watch:
 
     def _check_honest(self) -> None:
         self._door.check_alive()
+        assert [*filter(_is_unforeseen, self._door.lines())] == []
         took = max(self._door.echo_s(), self._honest())
         assert took < HONEST_S
         self.worst_s = max(self.worst_s, took)
@@ -145,20 +146,17 @@ class Watch:
         wait_until(lambda: door.descriptors() <= self._base[1] + self._slack, 10, "files' end")
         assert not door.partial()
         door.check_integrity()
-        unforeseen = [
-            line
-            for line in door.lines()
-            if "traceback" in line
-            or "fault of ours" in line["message"]
-            or (line["level"] in {"ERROR", "CRITICAL"} and "other content" not in line["message"])
-        ]
-        assert unforeseen == []
         grown = door.memory_mb() - self._memory_mb
         assert grown <= min(MOST_MB, MOST_PART * self._memory_mb), f"{grown:.1f} MB more"
         return (
             f"{self.number} inputs, memory {self._memory_mb:.0f} {grown:+.1f} MB, "
             f"honest peers within {self.worst_s:.2f} s"
         )
+
+
+def _is_unforeseen(line: dict[str, str]) -> bool:
+    loud = line["level"] in {"ERROR", "CRITICAL"} and "other content" not in line["message"]
+    return loud or "traceback" in line or "fault of ours" in line["message"]
 
 
 @contextmanager

@@ -4,9 +4,9 @@ The door's data folder lies on a small ext4 image that the kernel writes back on
 (`commit=600`). At a cut the door is stopped, the image is copied as the device has it, without any
 sync, and the copy is mounted: its journal is replayed as after a power cut.
 
-Covered: each object that was acknowledged over C-STORE is there with its bytes and its row, the
-job log is whole, nothing partial has a name; and that a door that does not sync would be found
-out. Not covered: what a disk forgets although it said that it had been flushed, and cuts within
+Covered: each object that was acknowledged, over C-STORE or STOW-RS, is there with its bytes and its
+row, the job log is whole, nothing partial has a name; a door that does not sync would be found out.
+Not covered: what a disk forgets although it said that it had been flushed, and cuts within
 one system call (the door is stopped between two).
 """
 
@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import requests
 from pysqlite3 import dbapi2  # type: ignore[import-untyped]  # ships no types
 
 from app.dicom.part10 import dataset_sha256
@@ -31,8 +32,9 @@ from app.errors import UnreadableDicom
 from app.pipeline.receive import read_spooled
 from app.store.store import Store
 from tests.quick_scu import ENDED, QuickScu
-from tests.sockets.doors import ROOT, Door
+from tests.sockets.doors import ROOT
 from tests.sockets.scu import Made, image, new_study
+from tests.sockets.stows import StowDoor
 from tests.waiting import wait_until
 
 IMAGE_MB = 128
@@ -43,7 +45,6 @@ MOST_BETWEEN = 25
 SPARE = 2 * SENDERS
 """How many more may be on their way then: enough that nobody waits for us."""
 SIZES = (256, 2048, 20 * 1024, 300 * 1024)
-LIMITS = {"free_gb": 0}
 
 CARELESS = {
     # direct writes would hide it: they need no sync of their own, only their names do, and those
@@ -110,26 +111,46 @@ class Sent:
         """Let the senders send so many more, and a few."""
         self.allowed.release(number)
 
+    def next(self) -> bool:
+        """Wait until one more may be sent; False when it is over."""
+        self.allowed.acquire()
+        return not self.over.is_set()
 
-def send_c_store(port: int, made: Iterator[Made], sent: Sent) -> None:
+
+def send_c_store(door: StowDoor, made: Iterator[Made], sent: Sent) -> None:
     """Send over one association until it is over."""
     first = next(made)
-    with QuickScu(port, [(first.sop_class, first.syntax)]) as scu:
-        for each in made:
-            sent.allowed.acquire()
-            if sent.over.is_set():
-                return
+    with QuickScu(door.port, [(first.sop_class, first.syntax)]) as scu:
+        while sent.next():
+            each = next(made)
             status = scu.store(each.sop_class, each.sop_uid, each.syntax, each.dataset)
             if status == ENDED:
                 return
             if status:
                 sent.refused.append(status)
             else:
-                sent.acknowledged[each.sop_uid] = hashlib.sha256(each.dataset).hexdigest()
+                sent.acknowledged[each.sop_uid] = digest_of(each)
 
 
-Send = Callable[[int, Iterator[Made], Sent], None]
-WAYS: dict[str, Send] = {"C-STORE": send_c_store}
+def send_stow(door: StowDoor, made: Iterator[Made], sent: Sent) -> None:
+    """Send requests of two objects until it is over; what the lists say counts."""
+    while sent.next():
+        pair = {each.sop_uid: each for each in (next(made), next(made))}
+        try:
+            answer = door.store_objects(pair.values())
+        except requests.RequestException:
+            return
+        sent.refused += answer.failed.values()
+        sent.acknowledged |= {uid: digest_of(pair[uid]) for uid in answer.stored}
+
+
+def digest_of(made: Made) -> str:
+    """Return the digest that its row must have."""
+    return hashlib.sha256(made.dataset).hexdigest()
+
+
+Send = Callable[[StowDoor, Iterator[Made], Sent], None]
+WAYS: dict[str, Send] = {"C-STORE": send_c_store, "STOW-RS": send_stow}
 
 
 def slices(seed: int) -> Iterator[Made]:
@@ -191,11 +212,11 @@ def digest(path: Path) -> str:
 
 
 @contextmanager
-def sending(port: int, way: Send) -> Iterator[Sent]:
+def sending(door: StowDoor, way: Send) -> Iterator[Sent]:
     """Send from several threads inside the block."""
     sent = Sent()
     threads = [
-        threading.Thread(target=way, args=(port, slices(seed), sent)) for seed in range(SENDERS)
+        threading.Thread(target=way, args=(door, slices(seed), sent)) for seed in range(SENDERS)
     ]
     for thread in threads:
         thread.start()
@@ -208,7 +229,7 @@ def sending(port: int, way: Send) -> Iterator[Sent]:
             thread.join(60)
 
 
-def cut(disk: Path, door: Door, sent: Sent, copy: Path) -> dict[str, str]:
+def cut(disk: Path, door: StowDoor, sent: Sent, copy: Path) -> dict[str, str]:
     """Copy the disk as it is while the door stands still; return what was acknowledged before."""
     with stopped(door.pid):
         acknowledged = dict(sent.acknowledged)
@@ -232,7 +253,7 @@ def test_nothing_acknowledged_is_lost_by_a_power_cut(
     file, folder = disk
     chance = random.Random(20261121)  # noqa: S311  # moments, not secrets
     copy = tmp_path / "cut.img"
-    with Door(folder, limits=LIMITS) as door, sending(door.start().port, WAYS[way]) as sent:
+    with StowDoor(folder) as door, sending(door.start(), WAYS[way]) as sent:
         sent.allow(SPARE)
         goal = 0
         for number in range(CUTS):
@@ -244,7 +265,7 @@ def test_nothing_acknowledged_is_lost_by_a_power_cut(
             with mounted(copy, tmp_path / f"cut {number}") as after:
                 assert lost(after / "data", acknowledged) == []
     assert not sent.refused
-    with mounted(copy, tmp_path / "again") as after, Door(after, limits=LIMITS) as door:
+    with mounted(copy, tmp_path / "again") as after, StowDoor(after) as door:
         door.start()
         assert lost(door.data, acknowledged) == []
         whole = [path for path in door.spooled() if path.suffix == ".dcm"]
@@ -261,9 +282,9 @@ def test_a_door_that_does_not_sync_is_found_out(
     file, folder = disk
     (tmp_path / "sitecustomize.py").write_text(CARELESS[what], encoding="utf-8")
     copy = tmp_path / "cut.img"
-    with Door(folder, limits=LIMITS) as door:
+    with StowDoor(folder) as door:
         door.start(PYTHONPATH=f"{tmp_path}:{ROOT}")
-        with sending(door.port, send_c_store) as sent:
+        with sending(door, send_c_store) as sent:
             sent.allow(20 + SPARE)
             until(sent, 20)
             acknowledged = cut(file, door, sent, copy)

@@ -1,11 +1,12 @@
 """Names that are attacks: in UIDs, in AE titles, in front of a file, and in our own log.
 
 Covered, by their numbers in the security catalogue: S1 (paths), S4 (commands), S24 (preambles), S27
-and S29 (log lines). Not covered: the same names in STOW requests (test_stow), on a dashboard and
-towards an archive.
+and S29 (log lines), S30 (a log that rotates). Not covered: the same names in STOW requests
+(test_stow), on a dashboard and towards an archive.
 """
 
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from tests.sockets.besieged import Besieged, snapshot
 from tests.sockets.doors import ROOT
 from tests.sockets.hostile import RELEASE, dataset, element, message
 from tests.sockets.scu import new_study
+from tests.waiting import wait_until
 
 MARK = "s1-outside"
+TEMPORARY = f"{tempfile.gettempdir()}/".encode()
 EVIL_UIDS = (
     b"../" * 9 + MARK.encode(),
     b"..\\..\\" + MARK.encode(),
-    b"/tmp/" + MARK.encode(),
+    TEMPORARY + MARK.encode(),
     b"1.2\0/../" + MARK.encode(),
     b"..",
     b".",
@@ -38,7 +41,7 @@ EVIL_UIDS = (
 )
 EVIL_TITLES = (
     b"../../" + MARK.encode(),
-    b"/tmp/" + MARK.encode(),
+    TEMPORARY + MARK.encode(),
     b"$(touch s1-x)",
     b"`touch s1-x`",
     b";id",
@@ -69,7 +72,7 @@ def _nothing_outside_changes(door: Besieged) -> Iterator[None]:
     before = snapshot(above, door.data, door.output_path)
     yield
     assert snapshot(above, door.data, door.output_path) == before
-    for folder in (ROOT, Path("/tmp"), Path("/"), door.data):  # noqa: S108  # must stay clean
+    for folder in (ROOT, Path(tempfile.gettempdir()), Path("/"), door.data):
         assert [path for path in folder.iterdir() if path.name.startswith("s1-")] == []
     door.check_integrity()
     assert not door.partial()
@@ -167,3 +170,22 @@ def test_s1_a_command_may_hold_anything(door: Besieged) -> None:
             peer.socket.shutdown(1)
             peer.seconds_to_close(5)
     door.lines()
+
+
+def test_s30_the_log_can_be_a_file_that_rotates(tmp_path: Path) -> None:
+    """Where nobody rotates the door's output: one file, private, and nothing beside it."""
+    file = tmp_path / "node.log"
+    with Besieged(tmp_path) as door:
+        door.start(MARGINALIA_LOG_FILE=str(file)).store_s()
+        wait_until(lambda: "HONEST@127.0.0.1" in file.read_text("ascii"))
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert door.output() == ""
+
+
+def test_s30_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """A sentence and status 2, no traceback."""
+    with Besieged(tmp_path) as door:
+        door.launch(MARGINALIA_LOG_FILE=str(tmp_path / "nowhere" / "node.log"))
+        assert door.wait() == 2
+        assert "MARGINALIA_LOG_FILE" in door.output()
+        assert "Traceback" not in door.output()

@@ -10,6 +10,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -244,3 +245,23 @@ def test_s5_a_peer_that_never_reads_is_dropped(tmp_path_factory: pytest.TempPath
             peer.associate()
             pour(peer, message(1, c_echo()) * 1000, 200 * MB, within_s=20)
             assert door.echo_s() < 2
+
+
+def test_s12_objects_of_tiny_elements_do_not_take_all_the_time(door: Besieged) -> None:
+    """Six peers send 400,000 empty elements each; an honest one is served meanwhile."""
+    study = new_study()
+    tiny = b"".join(
+        element(0x00290000 + (n // 60_000 << 17) + 0x1000 + n % 60_000, b"LO", b"")
+        for n in range(400_000)
+    )
+
+    def bother(number: int) -> int | None:
+        uid = f"{study}.{number}"
+        with door.peer(f"127.0.1.{number + 1}") as peer:
+            return peer.associate().store(dataset(uid, study, tiny), uid)
+
+    with ThreadPoolExecutor(6) as pool:
+        all_of_them = [pool.submit(bother, number) for number in range(6)]
+        while not all(each.done() for each in all_of_them):
+            assert door.echo_s() < 2
+        assert {each.result() for each in all_of_them} <= {Status.SUCCESS, Status.UNREADABLE}

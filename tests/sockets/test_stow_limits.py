@@ -134,6 +134,28 @@ def test_s9_an_endless_chunked_body_is_cut(door: StowDoor) -> None:
     assert door.gone(rest.study_uid)
 
 
+@pytest.mark.parametrize("chunk", [b"zz\r\n", b"5\r\n123456789\r\n", b"-1\r\n", b"\0" * 100_000])
+def test_s9_broken_chunks_end_the_body(door: StowDoor, chunk: bytes) -> None:
+    """400 with the list of what is kept until then, also behind the last boundary."""
+    made, rest = image(new_study()), image(new_study())
+    beginning = related([part10(made), part10(rest)], end=False)[:-2]
+    with door.raw() as peer:
+        peer.head(Transfer_Encoding="chunked")
+        peer.send(b"%x\r\n%b\r\n" % (len(beginning), beginning))
+        peer.send_as_far_as_possible(chunk)
+        said = peer.everything()
+    assert said.startswith(b"HTTP/1.1 400")
+    assert made.sop_uid.encode() in said
+    assert door.gone(rest.study_uid)
+    whole = related([part10(made)])
+    with door.raw() as peer:
+        peer.head(Transfer_Encoding="chunked")
+        peer.send(b"%x\r\n%b\r\n" % (len(whole), whole)).send_as_far_as_possible(chunk)
+        said = peer.everything()
+    assert said.startswith(b"HTTP/1.1 400")
+    assert made.sop_uid.encode() in said
+
+
 def test_an_object_that_is_too_large_fails_alone(door: StowDoor) -> None:
     """The ones beside it are kept; memory does not grow with it."""
     before = resident_mb(door)

@@ -20,7 +20,7 @@ from app.config_door import Limits
 from app.dicom.dimse import Status
 from app.door.commit import Committer
 from app.door.intake import GIGABYTE, LOOK_S, Intake
-from app.door.partial import BLOCK
+from app.door.partial import BLOCK, Blocks, Partial
 from app.door.refusals import MOST, WINDOW_S, Refusals
 from app.errors import OutOfResources, StoreError
 from app.pipeline.receive import prepare, read_spooled
@@ -284,10 +284,16 @@ class Slow:
         return [row.sop_uid != "1.2.known" for row in rows]
 
 
-def rows_of(data: Path, number: int) -> list[InstanceRow]:
-    """Return rows whose files lie in an existing folder."""
-    (data / "spool").mkdir(exist_ok=True)
-    return [instance(f"1.2.{name}") for name in ("known", *range(number - 1))]
+def pairs(data: Path, number: int) -> list[tuple[InstanceRow, Partial]]:
+    """Return rows with their files, which have no names yet."""
+    made, blocks = [], Blocks()
+    for name in ("known", *range(number - 1)):
+        row = instance(f"1.2.{name}")
+        partial = Partial(data / row.file, blocks)
+        partial.append(b"content")
+        partial.complete()
+        made.append((row, partial))
+    return made
 
 
 def queued(committer: Committer, rows: int) -> Callable[[], bool]:
@@ -297,31 +303,43 @@ def queued(committer: Committer, rows: int) -> Callable[[], bool]:
 
 def test_rows_that_end_together_share_a_transaction(data: Path) -> None:
     """One waits for the disk, nine queue up, and are written at once; each gets its own answer."""
-    slow, rows = Slow(), rows_of(data, 10)
+    slow, rows = Slow(), pairs(data, 10)
     committer = Committer(data, slow)
     with ThreadPoolExecutor(10) as pool:
-        first = pool.submit(committer.add, rows[1])
+        first = pool.submit(committer.add, *rows[1])
         wait_until(lambda: slow.batches)
-        others = [pool.submit(committer.add, row) for row in (rows[0], *rows[2:])]
+        others = [pool.submit(committer.add, *row) for row in (rows[0], *rows[2:])]
         wait_until(queued(committer, 9))
         slow.go.set()
         assert first.result()
         assert [each.result() for each in others] == [False] + [True] * 8
     assert [len(batch) for batch in slow.batches] == [1, 9]
+    assert all((data / row.file).read_bytes() == b"content" for row, _ in rows)
+    for _, partial in rows:
+        partial.close()
+    assert left(data) == []
 
 
 @pytest.mark.parametrize("error", [OutOfResources("busy"), StoreError("damaged"), OSError("EIO")])
 def test_a_transaction_that_fails_fails_for_all_who_share_it(data: Path, error: Exception) -> None:
     """And for nobody else."""
-    slow, rows = Slow(error), rows_of(data, 5)
+    slow, rows = Slow(error), pairs(data, 5)
     committer = Committer(data, slow)
     with ThreadPoolExecutor(5) as pool:
-        sent = [pool.submit(committer.add, row) for row in rows]
+        sent = [pool.submit(committer.add, *row) for row in rows]
         wait_until(lambda: sum(map(len, slow.batches)) + len(committer._queue) == 5)
         slow.go.set()
         assert [type(each.exception()) for each in sent] == [type(error)] * 5
     slow._error = None
-    assert committer.add(rows[1])
+    for _, partial in rows:
+        partial.close()
+    assert left(data) == []
+    (_, unused), (row, partial) = pairs(data, 2)
+    assert committer.add(row, partial)
+    partial.settle()
+    for each in (unused, partial):
+        each.close()
+    assert left(data) == [data / row.file]
 
 
 # -- refusals ------------------------------------------------------------------------------------
