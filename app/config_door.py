@@ -100,9 +100,6 @@ class Limits(Strict):
     object_s: float = Field(600, gt=0, description="time for one object")
     min_rate_kb_s: float = Field(50, ge=0, description="an object that comes slower is refused")
     object_gb: float = Field(2, gt=0, le=64, description="largest object")
-    inflated_ratio: float = Field(
-        20, ge=1, le=200, description="how much larger a deflated object may become"
-    )
     free_gb: float = Field(
         2, ge=0, description="nothing is received while the disk has less space than this"
     )
