@@ -11,8 +11,6 @@ storescp gets TCP_NODELAY=1, without which it waits 40 ms for a delayed acknowle
 
 import argparse
 import os
-import random
-import socket
 import statistics
 import subprocess
 import sys
@@ -20,13 +18,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from app.dicom.part10 import header, read_part10
-from tests.peers import Orthanc, find
+from tests.peers import Orthanc, find, free_port
 from tests.phantoms.dicom import write_study
 from tests.quick_scu import QuickScu
 from tests.sockets.doors import Door
@@ -91,7 +89,7 @@ def storescp(*options: str) -> Receiver:
 
     @contextmanager
     def running(folder: Path) -> Iterator[Running]:
-        port = _quiet_port()
+        port = free_port()
         call = [find("storescp") or "storescp", *options, "-od", str(folder), str(port)]
         with subprocess.Popen(call, env=NODELAY, stdout=subprocess.DEVNULL) as process:
             try:
@@ -103,20 +101,10 @@ def storescp(*options: str) -> Receiver:
     return running
 
 
-def _quiet_port() -> int:
-    """Return a free port below those that the kernel gives to senders: dcmtk shares with none."""
-    while True:
-        port = random.randrange(20_000, 32_000)  # noqa: S311  # a port, not a secret
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("", port))
-            return port
-
-
 @contextmanager
 def orthanc(folder: Path) -> Iterator[Running]:
     """Run Debian's Orthanc."""
     server = Orthanc(folder)
-    server.dicom_port, server.http_port = _quiet_port(), _quiet_port()
     with server:
         yield Running(pid=server.pid, port=server.dicom_port, called="ORTHANC")
 

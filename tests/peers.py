@@ -5,12 +5,13 @@ Usable without pytest; only `require` needs it, to skip on a developer's machine
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Self
 
@@ -82,10 +83,16 @@ def _run(tool: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago, for peers that cannot take port 0."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that was free a moment ago, for peers that cannot take port 0.
+
+    It lies below those that the kernel gives to outgoing connections, one of which could otherwise
+    take it before the peer listens.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)  # noqa: S311  # not for secrets
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("0.0.0.0", port))  # noqa: S104  # as Orthanc will
+            return port
 
 
 class Orthanc:
