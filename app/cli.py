@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     args = parser().parse_args(argv)
     try:
-        set_up(stream=sys.stderr if args.asks else sys.stdout)
+        set_up(stream=sys.stderr if args.asks else sys.stdout, to_file=not args.asks)
         args.path = config_path(args.config)
         config = load_config(args.path)
         config = config.at(args.data or config.data)

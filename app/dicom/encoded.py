@@ -37,6 +37,9 @@ UIDS = {
 }
 # PS3.5 7.1.2: these carry a 32-bit length in explicit VR, the others a 16-bit one.
 LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+MAX_ELEMENTS = 4_000_000
+"""Elements and items of one object; the largest honest ones have about a million."""
+
 SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 
 
@@ -90,6 +93,8 @@ class Walk:
         if syntax is None:
             raise UnreadableDicom("its transfer syntax is not accepted")
         self.found: dict[int, bytes] = {}
+        self._pixels_seen = False
+        self._budget = [MAX_ELEMENTS]  # shared with the walks inside
         self._data = dataset
         self._explicit = syntax != ImplicitVRLittleEndian
         self._encapsulated = syntax.is_encapsulated
@@ -122,6 +127,9 @@ class Walk:
     def _read_tag(self, at: int, end: int) -> int:
         if end - at < 8:  # noqa: PLR2004  # the smallest element
             raise UnreadableDicom(f"the data set ends inside an element at byte {at}")
+        self._budget[0] -= 1
+        if self._budget[0] < 0:
+            raise UnreadableDicom(f"it has more than {MAX_ELEMENTS} elements")
         group, element = self._tag(self._data, at)
         return int(group << 16 | element)
 
@@ -148,7 +156,10 @@ class Walk:
     def _note(self, tag: int, length: int, value: int) -> None:
         if tag == PIXEL_DATA and (length == UNDEFINED) != self._encapsulated:
             raise UnreadableDicom("the pixel data are not encoded as the transfer syntax says")
+        self._pixels_seen |= tag == PIXEL_DATA
         if tag in UIDS:
+            if self._pixels_seen:  # who reads headers alone would never come to it
+                raise UnreadableDicom(f"{UIDS[tag]} stands behind the pixel data")
             if tag in self.found or length > 65:  # noqa: PLR2004  # 64 and padding
                 raise UnreadableDicom(f"{UIDS[tag]} stands twice or is too long")
             self.found[tag] = self._data[value : value + length]
@@ -160,6 +171,7 @@ class Walk:
         if vr == b"UN":
             # PS3.5 6.2.2 note 2: the content is implicit VR little endian, whatever is outside
             inner = Walk(self._data, ImplicitVRLittleEndian)
+            inner._budget = self._budget
             return inner._items(tag, at, end, depth + 1, delimited=True)
         if vr not in {b"", b"SQ"}:
             raise UnreadableDicom(f"{_name(tag)} may not have an undefined length")
