@@ -44,11 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="the node's data folder")
     args = parser.parse_args(argv)
     _keep_memory_together()
-    set_up(stream=sys.stderr)
-    silence_pynetdicom()
-    warnings.simplefilter("ignore")  # pydicom's warnings quote values
-    threading.excepthook = _note_thread
     try:
+        set_up(stream=sys.stderr)
+        silence_pynetdicom()
+        warnings.simplefilter("ignore")  # pydicom's warnings quote values
+        threading.excepthook = _note_thread
         return _serve(args.config, args.data)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
