@@ -158,10 +158,10 @@ class Walk:
             raise UnreadableDicom("the pixel data are not encoded as the transfer syntax says")
         self._pixels_seen |= tag == PIXEL_DATA
         if tag in UIDS:
-            if self._pixels_seen:  # who reads headers alone would never come to it
-                raise UnreadableDicom(f"{UIDS[tag]} stands behind the pixel data")
             if tag in self.found or length > 65:  # noqa: PLR2004  # 64 and padding
                 raise UnreadableDicom(f"{UIDS[tag]} stands twice or is too long")
+            if self._pixels_seen:  # who reads headers alone would never come to it
+                raise UnreadableDicom(f"{UIDS[tag]} stands behind the pixel data")
             self.found[tag] = self._data[value : value + length]
 
     def _undefined(self, tag: int, vr: bytes, at: int, end: int, depth: int) -> int:

@@ -329,3 +329,16 @@ def test_a_file_that_is_not_ours_or_not_whole_is_refused(tmp_path: Path) -> None
         path.write_bytes(content)
         with pytest.raises(UnreadableDicom, match=r"x\.dcm"):
             read_part10(path)
+
+
+def test_an_object_of_too_many_elements_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two gigabytes of empty elements would take minutes to walk, wherever they are nested."""
+    monkeypatch.setattr("app.dicom.encoded.MAX_ELEMENTS", 100)
+    empty = b"\x09\x00\x01\x10UN\x00\x00\x00\x00\x00\x00"
+    with pytest.raises(UnreadableDicom, match="more than 100 elements"):
+        read_identifiers(empty * 101, "1.2.840.10008.1.2.1")
+    nested = (
+        b"\x09\x00\x01\x10UN\x00\x00\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\x00\x00\x00\x00" * 101
+    )
+    with pytest.raises(UnreadableDicom, match="more than 100 elements"):
+        read_identifiers(nested, "1.2.840.10008.1.2.1")
