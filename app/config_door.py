@@ -129,7 +129,7 @@ class Door(Strict):
             raise ValueError("open lets every peer in, so peers would mean nothing: choose one")
         if self.tls is None and any(peer.certificate for peer in self.peers):
             raise ValueError("certificate: is seen only over TLS; give tls, or leave it out")
-        if not _is_loopback(self.host) and self.open and self.tls is None:
+        if not _is_loopback(self.host) and not self.peers and self.tls is None:
             raise ValueError(f"{self.host} is not this machine alone: list the peers or give tls")
         if self.http and not _is_loopback(self.http.host) and self.http.tls is None:
             raise ValueError(

@@ -115,6 +115,47 @@ def test_an_archive_that_cannot_be_right_is_refused(
     assert "node.archives.local" in faults(tmp_path, GOOD | {"archives": {"local": archive}})
 
 
+TLS = {"key": "k.pem", "certificate": "c.pem", "authorities": "ca.pem"}
+PEERS = [{"ae_title": "CT1", "addresses": ["10.0.0.0/24"]}]
+
+
+@pytest.mark.parametrize(
+    ("door", "sentence"),
+    [
+        ({"host": "0.0.0.0"}, "list the peers or give tls"),  # noqa: S104  # it is refused
+        ({"host": "10.0.0.9", "open": True}, "list the peers or give tls"),
+        ({"open": True, "peers": PEERS}, "choose one"),
+        ({"peers": [{"ae_title": "CT1", "addresses": ["10.0.0.300"]}]}, "door.peers.0.addresses"),
+        ({"peers": [{"ae_title": "CT1", "certificate": "a" * 64}]}, "seen only over TLS"),
+        ({"tls": {"key": "k.pem", "certificate": "c.pem"}}, "authorities is needed"),
+        ({"http": {}}, "senders must authenticate"),
+        ({"http": {"user": "u", "token_env": "T"}}, "user and password_env belong together"),
+        ({"http": {"host": "10.0.0.9", "token_env": "T"}}, "give http.tls"),
+    ],
+)
+def test_a_door_that_would_let_strangers_in_is_refused(
+    tmp_path: Path, door: dict[str, Any], sentence: str
+) -> None:
+    """Nothing starts insecure by oversight."""
+    assert sentence in faults(tmp_path, GOOD | {"door": door})
+
+
+@pytest.mark.parametrize(
+    "door",
+    [
+        {},
+        {"open": True},
+        {"host": "10.0.0.9", "peers": PEERS},
+        {"host": "10.0.0.9", "tls": TLS, "open": True},
+        {"http": {"token_env": "T"}},
+        {"http": {"host": "10.0.0.9", "user": "u", "password_env": "P", "tls": TLS}},
+    ],
+)
+def test_a_door_that_knows_its_peers_is_right(tmp_path: Path, door: dict[str, Any]) -> None:
+    """On this machine alone, or with names, or with certificates."""
+    assert load_config(write(tmp_path, GOOD | {"door": door})).door
+
+
 @pytest.mark.parametrize("text", ["node: [", "- 1", "application: {}", "node: 3", "", "\x00"])
 def test_a_file_that_is_not_ours_is_refused_with_its_name(tmp_path: Path, text: str) -> None:
     """Malformed YAML is an error, not an empty configuration."""
