@@ -8,6 +8,7 @@ log holds a name or an id. Not covered: kills (tests/faults), an archive that li
 import json
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,24 @@ def test_a_study_sent_twice_is_one_job_and_two_at_once_load_weights_once(tmp_pat
         for study in (first, second, third):
             assert len(archive.search_for_instances(study.study_uid)) == 1
         assert node.log.read_text().count("loaded weights of") == 1
+
+
+@pytest.mark.dcmtk
+def test_twenty_senders_of_one_study_make_one_job(tmp_path: Path) -> None:
+    """All of its 300 slices over 20 associations at once: 300 objects, one job, one result."""
+    require("storescu")
+    study = phantom(tmp_path / "study", 24, shape=(32, 32), slices=300)
+    limits = {"free_gb": 0, "associations": 20, "per_address": 20}
+    door = {"port": 0, "open": True, "limits": limits}
+    with running(tmp_path / "node", {"door": door}) as node:
+        with ThreadPoolExecutor(20) as pool:
+            sent = [*pool.map(lambda _: storescu(node.port, study.paths), range(20))]
+        assert {each.returncode for each in sent} == {0}
+        (job,) = node.settled()
+        assert job.state is State.DONE, job.reason
+        with node.store() as store:
+            assert len(store.instances(study.study_uid)) == 300
+        assert len(folder_archive(node).search_for_instances(study.study_uid)) == 1
 
 
 def test_the_batch_makes_the_same_object_as_the_node(tmp_path: Path) -> None:

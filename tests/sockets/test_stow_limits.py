@@ -1,15 +1,16 @@
 """What a hostile or broken request may take of us over HTTP, each case by its number.
 
 Covered: deflated and compressed bodies (S6, S7), lengths (S9), memory for large objects,
-boundaries inside objects (S11), executable preambles (S24). Floods and slow senders stand in
-test_stow_floods.
-Not covered: zip uploads (S8), which this door does not take.
+zip uploads (S8), boundaries inside objects (S11), executable preambles (S24).
+Not covered: floods and slow senders, which stand in test_stow_floods.
 """
 
 import gzip
+import io
 import os
 import stat
 import time
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -78,6 +79,18 @@ def test_s7_identity_is_no_encoding(door: StowDoor) -> None:
     """Some senders say so."""
     body = related([part10(image(new_study()))])
     assert door.post(body, headers=BEARER | {"Content-Encoding": "identity"}).status_code == 200
+
+
+def test_s8_a_zip_is_neither_taken_nor_opened(door: StowDoor) -> None:
+    """Not as a body, and not where an object should be."""
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("large", bytes(1 << 24))
+    body = zipped.getvalue()
+    assert door.post(body, content_type="application/zip").status_code == 415
+    before = resident_mb(door)
+    assert door.post(related([body])).status_code == 409
+    assert resident_mb(door) - before < 8
 
 
 # -- S9: lengths -----------------------------------------------------------------------------------

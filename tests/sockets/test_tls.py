@@ -127,7 +127,7 @@ def test_other_certificates_are_not_let_in(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.dcmtk
-def test_a_title_belongs_to_its_certificate(site: Site, tmp_path: Path) -> None:
+def test_s41_a_title_belongs_to_its_certificate(site: Site, tmp_path: Path) -> None:
     """The AE title of one peer with the certificate of another is no peer: 1/1/3."""
     require("echoscu")
     first, second = site.papers("first"), site.papers("second")
