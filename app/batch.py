@@ -13,7 +13,7 @@ from pathlib import Path
 
 from app.config import Assemble, Config, FilesArchive, Jobs
 from app.dicom.series import read_header
-from app.errors import ConfigError, StudyError, UnreadableDicom
+from app.errors import DONE, INPUT_WRONG, NODE_WRONG, ConfigError, StudyError, UnreadableDicom
 from app.installed import install, start_crew
 from app.node import Node
 from app.runner import now
@@ -23,7 +23,6 @@ from app.store.store import Store
 
 log = logging.getLogger(__name__)
 
-DONE, INPUT_WRONG, NODE_WRONG = 0, 1, 2
 OUTPUT = "output"
 
 

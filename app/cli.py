@@ -13,13 +13,11 @@ from typing import Any
 
 from app import show
 from app.config import Config, config_path, load_config
-from app.errors import ConfigError, NodeError, StudyError
+from app.errors import DONE, INPUT_WRONG, NODE_WRONG, ConfigError, NodeError, StudyError
 from app.log import set_up
 from app.signals import block
 from app.store.jobs import State
 from app.store.store import Store
-
-DONE, INPUT_WRONG, NODE_WRONG = 0, 1, 2
 
 Command = Callable[[argparse.Namespace, Config], int]
 

@@ -20,6 +20,9 @@ The first line of each docstring is the sentence shown when no better one is giv
 
 from typing import ClassVar
 
+DONE, INPUT_WRONG, NODE_WRONG = 0, 1, 2
+"""Exit statuses of every command, sorted in the same way."""
+
 
 class NodeError(Exception):
     """The node could not do what was asked."""
