@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,23 +43,21 @@ _IDENTIFYING = ("Accession", "Address", "Comment", "Operator", "Physician", "Tel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Instance:
-    """One object of a series and where its file is."""
-
-    sop_uid: str
-    sop_class_uid: str
-    path: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """The objects of one series, sorted by UID, and the values that their headers hold."""
+    """The objects of one series, the values that their headers hold and what follows from them."""
 
     study_uid: str
     series_uid: str
-    instances: tuple[Instance, ...]
-    tags: Mapping[str, tuple[Scalar, ...]]
-    """Keyword → distinct values over the instances, sorted, at most 16; nothing identifying."""
+    sop_uids: tuple[str, ...]
+    """Sorted."""
+    sop_classes: tuple[str, ...] = ()
+    """Distinct, sorted."""
+    tags: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    """Keyword → distinct values over the objects, sorted, at most 16; nothing identifying."""
+    facts: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    """Name in `app.dicom.facts.FACTS` → what the headers together say; unknown facts are absent."""
+    patients: tuple[str, ...] = ()
+    """Fingerprints of the patients named by the headers; more than one is an alarm."""
 
     @property
     def modality(self) -> str:
@@ -71,8 +69,11 @@ class Series:
         return {
             "study_uid": self.study_uid,
             "series_uid": self.series_uid,
-            "instances": [asdict(instance) for instance in self.instances],
+            "sop_uids": list(self.sop_uids),
+            "sop_classes": list(self.sop_classes),
             "tags": {keyword: list(values) for keyword, values in self.tags.items()},
+            "facts": {name: list(values) for name, values in self.facts.items()},
+            "patients": list(self.patients),
         }
 
     @classmethod
@@ -81,8 +82,11 @@ class Series:
         return cls(
             study_uid=value["study_uid"],
             series_uid=value["series_uid"],
-            instances=tuple(Instance(**instance) for instance in value["instances"]),
+            sop_uids=tuple(value["sop_uids"]),
+            sop_classes=tuple(value["sop_classes"]),
             tags={keyword: tuple(values) for keyword, values in value["tags"].items()},
+            facts={name: tuple(values) for name, values in value["facts"].items()},
+            patients=tuple(value["patients"]),
         )
 
 
@@ -144,8 +148,8 @@ def read_series(paths: Iterable[str | Path]) -> list[Series]:
     A file that is there twice counts once. Two different files with one SOP Instance UID are
     refused, because one of them would silently be lost.
     """
-    by_uid: dict[str, Instance] = {}
-    found: dict[tuple[str, str], list[Instance]] = {}
+    by_uid: dict[str, _Object] = {}
+    found: dict[tuple[str, str], list[_Object]] = {}
     tags: dict[tuple[str, str], dict[str, set[Scalar]]] = {}
     for path in sorted(Path(path) for path in paths):
         ds = read_header(path)
@@ -161,7 +165,8 @@ def read_series(paths: Iterable[str | Path]) -> list[Series]:
         Series(
             study_uid=key[0],
             series_uid=key[1],
-            instances=tuple(sorted(found[key], key=lambda instance: instance.sop_uid)),
+            sop_uids=tuple(sorted(each.sop_uid for each in found[key])),
+            sop_classes=tuple(sorted({each.sop_class_uid for each in found[key]})),
             tags={
                 keyword: tuple(sorted(values, key=_order)[:MAX_VALUES])
                 for keyword, values in sorted(tags[key].items())
@@ -171,19 +176,28 @@ def read_series(paths: Iterable[str | Path]) -> list[Series]:
     ]
 
 
-def _instance(ds: pydicom.Dataset, path: Path) -> tuple[Instance, tuple[str, str]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Object:
+    """One object of a series and where its file is."""
+
+    sop_uid: str
+    sop_class_uid: str
+    path: str
+
+
+def _instance(ds: pydicom.Dataset, path: Path) -> tuple[_Object, tuple[str, str]]:
     keywords = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
     uids = {keyword: text_of(ds, keyword) for keyword in keywords}
     for keyword, uid in uids.items():
         if not uid:
             raise UnreadableDicom(f"{path.name}: has no {keyword}; it cannot be placed in a study")
-    instance = Instance(
+    instance = _Object(
         sop_uid=uids["SOPInstanceUID"], sop_class_uid=uids["SOPClassUID"], path=str(path)
     )
     return instance, (uids["StudyInstanceUID"], uids["SeriesInstanceUID"])
 
 
-def _check_same_file(one: Instance, other: Instance) -> None:
+def _check_same_file(one: _Object, other: _Object) -> None:
     if not filecmp.cmp(one.path, other.path, shallow=False):
         raise StudyError(
             f"{Path(one.path).name} and {Path(other.path).name}: different objects carry the"

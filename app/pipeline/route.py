@@ -88,8 +88,7 @@ def _verdict(study: Sequence[Series], route: Route) -> Verdict:
         else:
             faults.append(_why_nothing_fits(role, study, candidates, fitting))
     instances = {
-        role: tuple(i.sop_uid for s in study if s.series_uid == uid for i in s.instances)
-        for role, uid in inputs.items()
+        role: next(s.sop_uids for s in study if s.series_uid == uid) for role, uid in inputs.items()
     }
     return Verdict(
         route=route.name,
@@ -104,7 +103,7 @@ def _verdict(study: Sequence[Series], route: Route) -> Verdict:
 
 def _preferred(study: Sequence[Series], series_uids: Sequence[str]) -> str:
     """Return the series with most slices; the UID decides between equals, so order never does."""
-    sizes = {s.series_uid: len(s.instances) for s in study}
+    sizes = {s.series_uid: len(s.sop_uids) for s in study}
     return min(series_uids, key=lambda uid: (-sizes[uid], uid))
 
 
@@ -147,7 +146,7 @@ def _check(series: Series, condition: Condition) -> Check:
 def values_of(series: Series, tag: str) -> tuple[Scalar, ...]:
     """Return the distinct values of an attribute, or of a fact such as `slices`."""
     if tag == "slices":
-        return (len(series.instances),)
+        return (len(series.sop_uids),)
     return series.tags.get(tag, ())
 
 

@@ -25,7 +25,7 @@ BEGIN = (
 )
 GROW = (
     "UPDATE studies SET state = ?, instances = instances + ?, version = version + ?, "
-    "last_received_at = ?, released_at = NULL WHERE study_uid = ?"
+    "last_received_at = ?, released_at = NULL, complete_signal = NULL WHERE study_uid = ?"
 )
 NOTE = "INSERT INTO study_events (study_uid, at, event, detail) VALUES (?, ?, ?, ?)"
 

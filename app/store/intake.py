@@ -21,6 +21,8 @@ STUDY_COLUMNS = (
     Studies.first_received_at,
     Studies.last_received_at,
     Studies.released_at,
+    Studies.complete_signal,
+    Studies.expected,
 )
 
 
@@ -58,6 +60,22 @@ class Intake(Section):
         still_open = Studies.study_uid.in_(list(study_uids)), Studies.state == StudyState.OPEN
         with self._database.writing() as connection:
             connection.execute(update(Studies).where(*still_open).values(released_at=now))
+
+    def complete(self, study_uid: str, signal: str, now: datetime) -> bool:
+        """Note that somebody says the study is complete; False when it is not open here."""
+        this = Studies.study_uid == study_uid, Studies.state == StudyState.OPEN
+        with self._database.writing() as connection:
+            change = update(Studies).where(*this).values(complete_signal=signal)
+            told = connection.execute(change).rowcount == 1
+            if told:
+                _note(connection, study_uid, "complete", signal, now)
+            return told
+
+    def expect(self, study_uid: str, instances: int) -> None:
+        """Note how many objects the archive says the study has."""
+        with self._database.writing() as connection:
+            this = update(Studies).where(Studies.study_uid == study_uid)
+            connection.execute(this.values(expected=instances))
 
     def quarantine(self, study_uid: str, detail: str, now: datetime) -> None:
         """Raise an alarm: an object of the study was kept apart."""

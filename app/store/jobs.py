@@ -90,6 +90,33 @@ class StudyState(StrEnum):
     FAILED = "failed"  # a person: it cannot be read; a new instance opens it again
 
 
+class RemoteState(StrEnum):
+    """Who acts next on a study that lies in an archive."""
+
+    LISTED = "listed"  # the clock: it may still grow there
+    ASKED = "asked"  # the fetcher: somebody said that it is whole
+    FETCHED = "fetched"  # nobody, until it grows there: what a route needs is here
+    UNWANTED = "unwanted"  # nobody, until it grows there: no route takes it
+    FAILED = "failed"  # a person: the reason says what to mend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteStudy:
+    """A study that an archive lists or that somebody asked us to get from it."""
+
+    source: str
+    study_uid: str
+    state: RemoteState
+    instances: int | None
+    """How many objects the archive lists; None when it was not asked."""
+    attempts: int
+    changed_at: datetime
+    """When the archive last listed another number, or somebody asked."""
+    due_at: datetime | None
+    """Not to be tried before."""
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRow:
     """One received object; its bytes lie in `file`."""
@@ -123,6 +150,24 @@ class StudyRow:
     last_received_at: datetime
     released_at: datetime | None
     """When the sender closed its association; None again as soon as more arrives."""
+    complete_signal: str | None
+    """Who said that it is complete; None again as soon as more arrives."""
+    expected: int | None
+    """How many objects the archive says it has, as far as it was asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesRow:
+    """What the headers of a series say; JSON whose form belongs to `app.dicom`."""
+
+    study_uid: str
+    series_uid: str
+    instances: int
+    """How many objects were read for it; more may have arrived since."""
+    summary: Any
+    """What routing needs."""
+    headers: Any
+    """What merging with objects that arrive later needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +238,10 @@ class Job:
     """Why it waits, failed or was put back; empty while all is well."""
     created_at: datetime
     updated_at: datetime
+    version: int
+    """Counts the jobs of one route on one study, as late slices make new ones."""
+    superseded_by: str | None
+    """The job whose results replace this one's."""
 
     @classmethod
     def from_columns(cls, instances: Mapping[str, list[str]], **columns: Any) -> "Job":

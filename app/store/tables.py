@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from app.store.jobs import Event, State, StudyState
+from app.store.jobs import Event, RemoteState, State, StudyState
 
 UID = String(64)  # PS3.5 9: a UID has at most 64 characters
 
@@ -47,12 +47,15 @@ class Utc(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC)
 
 
-def _word(kind: type[State | Event | StudyState]) -> Enum:
+Word = State | Event | StudyState | RemoteState
+
+
+def _word(kind: type[Word]) -> Enum:
     """Keep a member by its value, as plain text that other tools can read."""
     return Enum(kind, native_enum=False, length=16, values_callable=_values)
 
 
-def _values(kind: type[State | Event | StudyState]) -> list[str]:
+def _values(kind: type[Word]) -> list[str]:
     return [member.value for member in kind]
 
 
@@ -73,6 +76,7 @@ class Table(DeclarativeBase):
         State: _word(State),
         Event: _word(Event),
         StudyState: _word(StudyState),
+        RemoteState: _word(RemoteState),
         int: Integer,
         float: Float,
     }
@@ -89,8 +93,10 @@ class Studies(Table):
     instances: Mapped[int]
     version: Mapped[int]
     first_received_at: Mapped[datetime]
-    last_received_at: Mapped[datetime]
+    last_received_at: Mapped[datetime] = mapped_column(index=True)
     released_at: Mapped[datetime | None]
+    complete_signal: Mapped[str | None] = mapped_column(Text)
+    expected: Mapped[int | None]
     trace: Mapped[Any] = mapped_column(JSON(none_as_null=True), nullable=True)
 
 
@@ -114,6 +120,36 @@ class Instances(Table):
     file: Mapped[str] = mapped_column(Text)
     source: Mapped[str] = mapped_column(Text)
     received_at: Mapped[datetime]
+
+
+class SeriesHeaders(Table):
+    """One row a series: what its headers say, so that no file is read for it twice."""
+
+    __tablename__ = "series"
+
+    study_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    series_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    instances: Mapped[int]
+    summary: Mapped[Any] = mapped_column(JSON)
+    headers: Mapped[Any] = mapped_column(JSON)
+
+
+class RemoteStudies(Table):
+    """One row a study that an archive lists or that somebody asked us to get from it."""
+
+    __tablename__ = "remote_studies"
+
+    source: Mapped[str] = mapped_column(String(64), primary_key=True)
+    study_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    state: Mapped[RemoteState]
+    instances: Mapped[int | None]
+    attempts: Mapped[int]
+    changed_at: Mapped[datetime]
+    due_at: Mapped[datetime | None]
+    reason: Mapped[str] = mapped_column(Text)
+    trace: Mapped[Any] = mapped_column(JSON(none_as_null=True), nullable=True)
+
+    __table_args__ = (Index(None, "source", "state"),)
 
 
 class StudyEvents(Table):
@@ -163,8 +199,10 @@ class Jobs(Table):
     owner: Mapped[str | None] = mapped_column(Text)
     lease_until: Mapped[datetime | None]
     reason: Mapped[str] = mapped_column(Text)
-    created_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(index=True)
     updated_at: Mapped[datetime]
+    version: Mapped[int] = mapped_column(server_default="1")
+    superseded_by: Mapped[str | None] = mapped_column(String(64))
 
     __table_args__ = (Index(None, "state", "due_at"),)
 

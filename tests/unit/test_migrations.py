@@ -17,6 +17,7 @@ from sqlalchemy import text
 from app.errors import OutOfResources, StoreError
 from app.store import schema
 from app.store.engine import Database
+from app.store.jobs import State
 from app.store.store import Store
 from app.store.tables import Table
 from tests.log_rows import START, add_jobs
@@ -24,10 +25,21 @@ from tests.log_rows import START, add_jobs
 STEP = """
 from alembic import op
 revision = "9999"
-down_revision = "0002"
+down_revision = "0003"
 def upgrade():
     op.execute("CREATE TABLE later (id INTEGER)")
     {more}
+"""
+
+
+ROWS_OF_THE_FIRST_STEP = """
+INSERT INTO studies (study_uid, state, source, instances, version, first_received_at,
+  last_received_at) VALUES ('1.2', 'routed', 'CT1@10.0.0.5', 1, 1,
+  '2026-01-02 03:04:05.000000', '2026-01-02 03:04:05.000000');
+INSERT INTO jobs (id, identity, study_uid, route, model, digest, inputs, instances, priority, state,
+  stage, attempts, orphanings, fence, due_at, reason, created_at, updated_at) VALUES ('kept', 'k',
+  '1.2', 'r', 'm', 'd', '{}', '{}', 0, 'done', 'deliver', 1, 0, 1, '2026-01-02 03:04:05.000000',
+  '', '2026-01-02 03:04:05.000000', '2026-01-02 03:04:05.000000');
 """
 
 
@@ -118,7 +130,7 @@ def test_an_older_log_is_copied_and_then_brought_up(tmp_path: Path) -> None:
     with closing(Database(path, 1)) as database:
         schema.migrate(database, scripts)
         schema.check(database, scripts)
-    copy = tmp_path / "node.db.0002.bak"
+    copy = tmp_path / "node.db.0003.bak"
     assert "later" in _tables(path)
     assert "later" not in _tables(copy)
     assert _jobs(path) == _jobs(copy) == ["kept"]
@@ -129,12 +141,15 @@ def test_a_log_of_the_first_version_is_brought_up(tmp_path: Path) -> None:
     path = tmp_path / "node.db"
     with closing(Database(path, 1)) as database:
         schema.migrate(database, _of_the_first_step(tmp_path))
-        with closing(Store(database)) as store:
-            add_jobs(store, "kept")
+    with closing(dbapi2.connect(str(path))) as connection:
+        connection.executescript(ROWS_OF_THE_FIRST_STEP)
     assert "door_events" not in _tables(path)
     with closing(Store.open(path)) as store:
         store.door_event("A@127.0.0.1", "refused", "why", START)
         assert len(store.door_events()) == 1
+        job = store.job("kept")
+        assert (job.state, job.version, job.superseded_by) == (State.DONE, 1, None)
+        assert (store.study("1.2").expected, store.series_rows("1.2")) == (None, [])
     assert _jobs(path) == _jobs(tmp_path / "node.db.0001.bak") == ["kept"]
 
 
@@ -145,7 +160,7 @@ def test_the_copy_holds_what_still_stands_in_the_wal(tmp_path: Path) -> None:
     with closing(Store.open(path)) as store:
         add_jobs(store, "kept")
         schema.migrate(store._database, scripts)
-    assert _jobs(tmp_path / "node.db.0002.bak") == ["kept"]
+    assert _jobs(tmp_path / "node.db.0003.bak") == ["kept"]
 
 
 def test_a_step_that_breaks_off_leaves_the_old_tables(tmp_path: Path) -> None:
@@ -163,7 +178,7 @@ def test_no_step_is_made_when_the_copy_cannot_be(tmp_path: Path) -> None:
     """Here a folder lies where the copy should go."""
     path = _filled(tmp_path / "node.db")
     scripts = _with_a_later_step(tmp_path)
-    (tmp_path / "node.db.0002.bak" / "in the way").mkdir(parents=True)
+    (tmp_path / "node.db.0003.bak" / "in the way").mkdir(parents=True)
     with (
         closing(Database(path, 1)) as database,
         pytest.raises(StoreError, match="cannot be copied"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from app.config import Condition, Route
-from app.dicom.series import Instance, Scalar, Series
+from app.dicom.series import Scalar, Series
 from app.pipeline.route import holds, route
 
 CONDITION: TypeAdapter[Condition] = TypeAdapter(Condition)
@@ -23,11 +23,8 @@ def series(
     uid: str, tags: Mapping[str, tuple[Scalar, ...]], slices: int = 30, study: str = "1.2"
 ) -> Series:
     """Return a series without files."""
-    instances = tuple(
-        Instance(sop_uid=f"{uid}.{n}", sop_class_uid="1.2.840.10008.5.1.4.1.1.2", path=f"{n}.dcm")
-        for n in range(slices)
-    )
-    return Series(study_uid=study, series_uid=uid, instances=instances, tags=tags)
+    sop_uids = tuple(f"{uid}.{n}" for n in range(slices))
+    return Series(study_uid=study, series_uid=uid, sop_uids=sop_uids, tags=tags)
 
 
 def ct_route(*conditions: dict[str, object], role: str = "CT") -> Route:

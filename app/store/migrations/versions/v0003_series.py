@@ -1,0 +1,41 @@
+"""Remember what headers say, what archives list, and which result replaced which.
+
+Revision ID: 0003
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Add the rows of series and of remote studies, and what late slices need."""
+    op.create_table(
+        "series",
+        sa.Column("study_uid", sa.String(64), primary_key=True),
+        sa.Column("series_uid", sa.String(64), primary_key=True),
+        sa.Column("instances", sa.Integer, nullable=False),
+        sa.Column("summary", sa.JSON, nullable=False),
+        sa.Column("headers", sa.JSON, nullable=False),
+    )
+    op.create_table(
+        "remote_studies",
+        sa.Column("source", sa.String(64), primary_key=True),
+        sa.Column("study_uid", sa.String(64), primary_key=True),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("instances", sa.Integer, nullable=True),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("trace", sa.JSON, nullable=True),
+    )
+    op.create_index("ix_remote_studies_source_state", "remote_studies", ["source", "state"])
+    op.add_column("studies", sa.Column("complete_signal", sa.Text, nullable=True))
+    op.add_column("studies", sa.Column("expected", sa.Integer, nullable=True))
+    op.add_column("jobs", sa.Column("version", sa.Integer, nullable=False, server_default="1"))
+    op.add_column("jobs", sa.Column("superseded_by", sa.String(64), nullable=True))
+    op.create_index("ix_jobs_created_at", "jobs", ["created_at"])
+    op.create_index("ix_studies_last_received_at", "studies", ["last_received_at"])
