@@ -20,6 +20,7 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 
+from app.dicom.keywords import is_number, is_plain, tells_nobody
 from app.errors import NodeError, OutOfResources, StudyError, UnreadableDicom
 
 Scalar = str | int | float
@@ -31,15 +32,6 @@ logging.getLogger("pydicom").setLevel(logging.ERROR)
 MAX_VALUES = 16
 MAX_TEXT = 256
 _BULK_BYTES = 64 * 1024
-_NUMBERS = frozenset(["DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"])
-_TEXTS = frozenset(["AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UT"])
-_PATIENT_GROUP, _VISIT_GROUP = 0x0010, 0x0038
-_PATIENT_KEPT = frozenset({"PatientAge", "PatientSex", "PatientSize", "PatientWeight"})
-# Names of machines and protocols: routes need them, and they name nobody.
-_NAMES_KEPT = frozenset(
-    {"ManufacturerModelName", "ProtocolName", "PulseSequenceName", "SequenceName", "StationName"}
-)
-_IDENTIFYING = ("Accession", "Address", "Comment", "Operator", "Physician", "Tele")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,20 +200,11 @@ def _check_same_file(one: _Object, other: _Object) -> None:
 def _collect(ds: pydicom.Dataset, tags: dict[str, set[Scalar]]) -> None:
     for tag in ds.keys():  # noqa: SIM118  # a Dataset iterates over elements, not over tags
         keyword = keyword_for_tag(tag)
-        if keyword and _tells_nobody(tag.group, keyword) and _is_plain(ds, tag):
+        if keyword and tells_nobody(tag.group, keyword) and _is_plain(ds, tag):
             values = tags.setdefault(keyword, set())
             values.update(v for v in scalars(ds, tag) if len(str(v)) <= MAX_TEXT)
             if not values:
                 del tags[keyword]
-
-
-def _tells_nobody(group: int, keyword: str) -> bool:
-    """Say whether an element can hold nothing that identifies a person."""
-    if group == _PATIENT_GROUP:
-        return keyword in _PATIENT_KEPT
-    if group == _VISIT_GROUP or any(word in keyword for word in _IDENTIFYING):
-        return False
-    return not keyword.endswith("Name") or keyword in _NAMES_KEPT
 
 
 def _is_plain(ds: pydicom.Dataset, tag: BaseTag) -> bool:
@@ -233,12 +216,11 @@ def _is_plain(ds: pydicom.Dataset, tag: BaseTag) -> bool:
             return False  # longer than _BULK_BYTES: left in the file
         if vr in (None, "UN"):  # implicit VR, or passed on by a system that did not know it
             vr = dictionary_VR(element.tag)
-    # The dictionary gives a choice such as "US or SS" for a few.
-    return any(each in _NUMBERS or each in _TEXTS for each in str(vr).split(" or "))
+    return is_plain(str(vr))
 
 
 def _scalar(value: Any, vr: str) -> Scalar:
-    if vr in _NUMBERS and isinstance(value, int | float):
+    if is_number(vr) and isinstance(value, int | float):
         if isinstance(value, int):
             return int(value)
         if math.isfinite(value):
