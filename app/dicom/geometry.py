@@ -20,7 +20,7 @@ TOLERANCE_MM = 0.02
 
 _SAME_PLACE_MM = 0.01
 _SAME_DIRECTION = 1e-3
-SHEAR = 2e-3
+_SHEAR = 2e-3
 """Sideways drift for each mm along the normal that is rounding and no tilt (0.1°)."""
 _MOSTLY_REGULAR = 0.5
 
@@ -119,7 +119,7 @@ def _check_tilt(positions: Vector, normal: Vector) -> None:
     sideways = moved - np.outer(depths, normal)
     drift = (depths @ sideways) / (depths @ depths)
     slope = float(np.linalg.norm(drift))
-    if slope > SHEAR and slope * depths[-1] > TOLERANCE_MM:
+    if slope > _SHEAR and slope * depths[-1] > TOLERANCE_MM:
         raise UnsupportedGeometry(
             f"the slices are sheared by {np.degrees(np.arctan(slope)):.1f}° (gantry tilt);"
             " send a reconstruction without tilt"
