@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.config_routes import Gates
+from app.dicom.stack import TOLERANCE, TOLERANCE_MM
 from app.dicom.series import Scalar, Series
-from app.dicom.stack import is_regular
 from app.pipeline.conditions import fact, shown_values
 
 _HUGE = 1e300
@@ -94,11 +94,14 @@ def _duplicate(series: Series) -> str | None:
 
 def _spacing(series: Series) -> str | None:
     deviation, spacing_mm = _number(series, "spacing_deviation"), _number(series, "spacing_mm")
-    if deviation is None or spacing_mm is None or is_regular(spacing_mm, deviation):
+    if deviation is None:
         return None
+    if deviation <= max(TOLERANCE, TOLERANCE_MM / spacing_mm if spacing_mm else 0):
+        return None
+    usual = f" of {spacing_mm:g} mm" if spacing_mm else ""
     return (
-        f"slices lie up to {100 * deviation:.1f} % of the usual distance of {spacing_mm:g} mm from"
-        " their places; send evenly spaced slices"
+        f"slices lie up to {100 * deviation:.1f} % of the usual distance{usual} from their place on"
+        " a regular grid; send evenly spaced slices"
     )
 
 
