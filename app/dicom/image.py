@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import pydicom
+from pydicom.tag import Tag
 
 from app.dicom.series import Scalar, scalars
 from app.dicom.tags import MAX_TEXT, MAX_VALUES
@@ -61,15 +62,19 @@ _KEPT = (
     "SeriesDate",
     "SeriesTime",
 )
+_TAGS = {keyword: Tag(keyword) for keyword in _KEPT if keyword != B_VALUE}
 _MOST_FRAMES = 1_000_000
 
 
 def image_of(ds: pydicom.Dataset) -> dict[str, tuple[Scalar, ...]]:
     """Return what is kept of one header."""
-    image = {keyword: _short(scalars(ds, keyword)) for keyword in _KEPT}
+    image: dict[str, tuple[Scalar, ...]] = {
+        keyword: _short(scalars(ds, tag)) for keyword, tag in _TAGS.items() if tag in ds
+    }
     image[FRAMES] = _frames(ds)
-    image[B_VALUE] = _b_value(ds)
-    image["DiffusionGradientOrientation"] = _gradient(ds)
+    if "MR" in scalars(ds, "Modality"):  # private blocks cost time
+        image[B_VALUE] = _b_value(ds)
+        image["DiffusionGradientOrientation"] = _gradient(ds)
     return {keyword: values for keyword, values in image.items() if values}
 
 

@@ -88,4 +88,4 @@ def _kind(tags: Tags, sop_class: str, *image_type: Scalar) -> str:
 def _named_localizer(tags: Tags) -> bool:
     """Say whether the description calls it one; MR localizers have no Image Type of their own."""
     texts = tags.get("SeriesDescription", ()) or tags.get("ProtocolName", ())
-    return any(_LOCALIZER.search(str(text)) for text in texts)
+    return any(_LOCALIZER.search(str(text).replace("_", " ")) for text in texts)

@@ -106,7 +106,10 @@ def places(positions: Vector, normal: Vector) -> list[list[NDArray[np.intp]]]:
         else:
             levels.append([index])
     return [
-        [np.array(level)[group] for group in alike(positions[level], _aside)] for level in levels
+        [np.array(level)[group] for group in alike(positions[level], _aside)]
+        if len(level) > 1
+        else [np.array(level)]
+        for level in levels
     ]
 
 
