@@ -17,6 +17,7 @@ import pytest
 
 from app import cli, errors
 from app.config import Config
+from app.dicom.facts import FACTS
 from app.log import FILE_VARIABLE, KEEP_VARIABLE, LEVEL_VARIABLE, MAX_MB_VARIABLE
 from app.pipeline import STAGES
 from app.store.jobs import Event, State
@@ -75,6 +76,19 @@ def test_the_table_of_keys_is_what_the_code_says() -> None:
         assert row in text, f"README.md lacks this row: {row}"
 
 
+def test_the_table_of_facts_is_what_the_code_says() -> None:
+    """Facts are asked for by name, so each is told as the code tells it."""
+    text = README.read_text(encoding="utf-8")
+    for row in facts_table().splitlines():
+        assert row in text, f"README.md lacks this row: {row}"
+
+
+def facts_table() -> str:
+    """Return the README's table of facts; print it to renew the table there."""
+    rows = [f"| `{name}` | {meaning} |" for name, meaning in FACTS.items()]
+    return "\n".join(["| fact | meaning |", "|---|---|", *rows])
+
+
 def commands(parser: argparse.ArgumentParser) -> list[str]:
     """Return the names of the parser's sub-commands."""
     (choices,) = (
@@ -101,6 +115,7 @@ TOLD = {
     "event": [*Event],
     "error": error_names(),
     "stage": [*STAGES],
+    "fact": [*FACTS],
     "environment variable": [
         *(LEVEL_VARIABLE, FILE_VARIABLE, MAX_MB_VARIABLE, KEEP_VARIABLE),
         "HOLOSCAN_CONFIG_PATH",
