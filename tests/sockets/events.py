@@ -1,5 +1,6 @@
 """The door's HTTP port in this process, with archives that can be asked, for tests of events."""
 
+import base64
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ from app.door.web import WebServer
 from app.pipeline.receive import prepare
 from app.store.store import Store
 from app.store.tables import RemoteStudies
-from tests.sockets.scu import Made
+from tests.log_rows import START, instance, new_job
+from tests.sockets.scu import Made, new_study
 from tests.sockets.stows import BEARER, RELATED, SECRETS, Raw, part10, related
 
 LIMITS = Limits(free_gb=0, header_s=1, idle_s=2)
@@ -95,3 +97,27 @@ class EventPort:
     def asked(self) -> dict[str, tuple[str, str]]:
         """Return study → source and state of what lies in archives."""
         return {each.study_uid: (each.source, each.state) for each in self.store.remotes()}
+
+
+def received(port: EventPort, *, state: str = "open") -> str:
+    """Return a study that is here, in a state."""
+    study_uid = new_study()
+    port.store.add_instance(instance(f"{study_uid}.1.1", study_uid), START)
+    if state == "routed":
+        port.store.route_study(study_uid, 1, None, [new_job(study_uid[-8:], study_uid)], START)
+    if state == "failed":
+        port.store.fail_study(study_uid, 1, "no pixels", START)
+    return study_uid
+
+
+def google(path: str, **attributes: str) -> dict[str, Any]:
+    """Return a Pub/Sub message about a path."""
+    data = base64.b64encode(path.encode()).decode()
+    message = {"data": data, "messageId": "1", "attributes": attributes}
+    return {"message": message, "subscription": "projects/p/subscriptions/s"}
+
+
+def google_path(study_uid: str) -> str:
+    """Return the path of an instance in a DICOM store."""
+    store = "projects/p/locations/l/datasets/d/dicomStores/s"
+    return f"{store}/dicomWeb/studies/{study_uid}/series/1.2/instances/1.3"
