@@ -1,7 +1,7 @@
 """Tells a Marginalia node that a study in this Orthanc is stable; README.md has the configuration.
 
-Orthanc's list of changes is the queue, and a file says how far the node was told: no event is lost
-while one of the two is down. Runs inside Orthanc and needs nothing but Python's own library.
+Orthanc's list of changes is the queue, and a file says how far the node was told: none of them is
+lost while the node is down. Runs inside Orthanc and needs nothing but Python's own library.
 """
 
 import json
