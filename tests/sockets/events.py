@@ -11,7 +11,7 @@ import requests
 from pysqlite3 import dbapi2
 from sqlalchemy import delete
 
-from app.config_door import Http, Limits
+from app.config_door import Http, Limits, Tls
 from app.door.intake import Intake
 from app.door.web import WebServer
 from app.pipeline.receive import prepare
@@ -27,12 +27,15 @@ LIMITS = Limits(free_gb=0, header_s=1, idle_s=2)
 class EventPort:
     """One HTTP port with a job log; it can be closed and opened again on the same port."""
 
-    def __init__(self, folder: Path, sources: Collection[str] = ("pacs",)) -> None:
+    def __init__(
+        self, folder: Path, sources: Collection[str] = ("pacs",), tls: Tls | None = None
+    ) -> None:
         self._data = folder / "data"
         prepare(self._data)
         self.store = Store.open(self._data / "node.db", timeout_s=0.5)
         self.intake = Intake(self._data, self.store, LIMITS)
         self._sources = sources
+        self._tls = tls
         self._server: WebServer | None = None
         self.port = 0
 
@@ -47,7 +50,7 @@ class EventPort:
 
     def open(self) -> None:
         """Listen, at first on any port and then on the same one."""
-        config = Http(port=self.port, token_env="STOW_TOKEN")  # noqa: S106  # a name
+        config = Http(port=self.port, token_env="STOW_TOKEN", tls=self._tls)  # noqa: S106  # a name
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("STOW_TOKEN", SECRETS["STOW_TOKEN"])
             self._server = WebServer(
@@ -64,7 +67,7 @@ class EventPort:
     @property
     def url(self) -> str:
         """Root of the port."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
 
     def ask(self, path: str, method: str = "POST", **given: Any) -> requests.Response:
         """Send one request with the right credentials, unless others are given."""

@@ -1,7 +1,7 @@
 """The scripts of deploy/orthanc inside a real Orthanc, before our real port.
 
-Covered: each script in both its uses, fetched by the node and pushed to it; our own results tell
-nothing; what each of them does while the node is down and when Orthanc starts again.
+Covered: each script in both its uses, fetched by the node and pushed to it; TLS; our own results
+tell nothing; what each does while the node is down and when Orthanc starts again.
 Not covered: other versions of Orthanc than the installed one.
 """
 
@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import requests
+import trustme
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from app.config_door import Tls
 from app.store.jobs import RemoteState
 from tests import peers
 from tests.sockets.events import EventPort
@@ -132,6 +134,28 @@ def test_what_orthanc_sends_is_complete_when_it_says_so(tmp_path: Path, script: 
         assert door.store.study(study_uid).complete_signal == "told complete by token@127.0.0.1"
         assert {row.series_uid for row in door.rows(study_uid)} == {f"{study_uid}.4"}
         assert len(door.rows(study_uid)) == 2
+
+
+@both
+def test_the_node_is_told_over_tls(tmp_path: Path, script: str) -> None:
+    """With the certificate of an authority that each of them was given in its own way."""
+    authority = trustme.CA()
+    ours = authority.issue_cert("127.0.0.1")
+    ours.private_key_pem.write_to_path(tmp_path / "key.pem")
+    ours.cert_chain_pems[0].write_to_path(tmp_path / "certificate.pem")
+    trusted = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(trusted)
+    tls = Tls(
+        key=tmp_path / "key.pem",
+        certificate=tmp_path / "certificate.pem",
+        require_client_certificate=False,
+    )
+    with EventPort(tmp_path, tls=tls) as port:
+        node = {"Url": port.url, "Token": TOKEN, "Authorities": str(trusted)}
+        more = {"Marginalia": node, "HttpsCACertificates": str(trusted)}
+        with orthanc(tmp_path / "orthanc", script, "", **more) as archive:
+            upload(archive, study_uid := new_study())
+            asked(port, study_uid)
 
 
 def test_the_plugin_tells_what_happened_while_the_node_was_down(
