@@ -14,14 +14,32 @@ ROLE = r"^[A-Z][A-Z0-9_]{0,15}$"
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 
+class Sender(Strict):
+    """What is different about one sender; what is not given is as for all."""
+
+    sender: str = Field(description="its AE title, or its user name at the HTTP port")
+    settle_s: float | None = Field(2, ge=0, le=86400, description="as above, for this sender")
+    quiet_s: float = Field(60, gt=0, le=86400, description="as above, for this sender")
+    count_from: str | None = Field(None, pattern=NAME, description="as above, for this sender")
+
+
 class Assemble(Strict):
     """When a study counts as complete."""
 
-    settle_s: float = Field(
-        2, ge=0, description="wait after the sender released its association", le=86400
+    settle_s: float | None = Field(
+        2,
+        ge=0,
+        le=86400,
+        description="wait after the sender released its association; null: a release says nothing",
     )
     quiet_s: float = Field(
-        60, gt=0, le=86400, description="wait after the last object when no release was seen"
+        60, gt=0, le=86400, description="wait after the last object when nothing else is known"
+    )
+    count_from: str | None = Field(
+        None, pattern=NAME, description="archive that is asked how many objects a study has"
+    )
+    senders: tuple[Sender, ...] = Field(
+        (), description="senders with rules of their own; the first that matches counts"
     )
 
 
@@ -165,6 +183,9 @@ class Route(Strict):
 
     name: str = Field(pattern=NAME, description="name of the route")
     model: str = Field(description="name of the model that runs")
+    mode: Literal["live", "shadow", "off"] = Field(
+        "live", description="`shadow`: everything runs, nothing is sent; `off`: takes no study"
+    )
     inputs: dict[Annotated[str, Field(pattern=ROLE)], tuple[Condition, ...]] = Field(
         min_length=1, description="per role of the model the conditions its series must meet"
     )

@@ -22,14 +22,14 @@ from app.files import durable, make_folder
 from app.models.card import ModelCard
 from app.pipeline.check import check_seg
 from app.pipeline.describe import (
-    CONTENT,
     MANUFACTURER,
     MODEL_NAME,
+    content,
     describe_segment,
     equipment,
     person,
-    plain,
     software,
+    versioned,
 )
 from app.pipeline.identity import Identity
 from app.pipeline.sources import read_sources
@@ -53,6 +53,7 @@ def write_seg(  # noqa: PLR0917  # what was found, where, in what, by what, for 
     card: ModelCard,
     identity: Identity,
     *,
+    version: int = 1,
     node_version: str,
     now: datetime,
 ) -> Path:
@@ -64,6 +65,7 @@ def write_seg(  # noqa: PLR0917  # what was found, where, in what, by what, for 
         source_paths,
         card,
         identity,
+        version=version,
         node_version=node_version,
         now=now,
     )
@@ -94,6 +96,7 @@ def encode_seg(  # noqa: PLR0917  # what was found, where, in what, by what, for
     card: ModelCard,
     identity: Identity,
     *,
+    version: int = 1,
     node_version: str,
     now: datetime,
 ) -> pydicom.Dataset:
@@ -131,7 +134,7 @@ def encode_seg(  # noqa: PLR0917  # what was found, where, in what, by what, for
             ],
             series_instance_uid=identity.uid("seg.series"),
             series_number=min(first.SeriesNumber + card.outputs.series_number_offset, _MAX_NUMBER),
-            series_description=plain(card.outputs.series_description),
+            series_description=versioned(card.outputs.series_description, version),
             sop_instance_uid=identity.uid("seg.instance"),
             instance_number=1,
             manufacturer=MANUFACTURER,
@@ -139,7 +142,7 @@ def encode_seg(  # noqa: PLR0917  # what was found, where, in what, by what, for
             software_versions=software(card, node_version),
             device_serial_number=card.weights_sha256,
             content_label=card.outputs.content_label.strip(),
-            content_description=CONTENT,
+            content_description=content(version),
             content_creator_name=person(card.outputs.content_creator),
             content_date=local.date(),
             content_time=local.time(),

@@ -72,6 +72,14 @@ def route(study: Sequence[Series], routes: Iterable[Route]) -> list[Verdict]:
     return [_verdict(study, each) for each in routes]
 
 
+def several_patients(study: Sequence[Series]) -> str | None:
+    """Return the sentence of an alarm when the images of one study name several patients."""
+    patients = {each for series in study for each in series.patients}
+    if len(patients) < 2:  # noqa: PLR2004  # one is as it should be
+        return None
+    return f"the images name {len(patients)} different patients; mend the study at its source"
+
+
 def _verdict(study: Sequence[Series], route: Route) -> Verdict:
     candidates = tuple(
         _candidate(role, series, conditions)
