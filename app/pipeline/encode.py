@@ -16,14 +16,13 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian
 
+from app.dicom.kind import MANUFACTURER, MODEL_NAME
 from app.dicom.volume import Volume
 from app.errors import ModelError, NodeError
 from app.files import durable, make_folder
 from app.models.card import ModelCard
 from app.pipeline.check import check_seg
 from app.pipeline.describe import (
-    MANUFACTURER,
-    MODEL_NAME,
     content,
     describe_segment,
     equipment,
