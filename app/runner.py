@@ -28,7 +28,7 @@ from app.faults import crash_point
 from app.installed import Crew, Installed
 from app.log import about, sentence, traced
 from app.pipeline import JOB_STAGES, Stage
-from app.pipeline.route import Verdict, route, several_patients
+from app.pipeline.route import Pick, Verdict, route, several_patients
 from app.pipeline.work import JobWork, StudyWork, Work
 from app.stages import JobStages
 from app.store.jobs import Job, LeaseLost, NewJob, State
@@ -226,14 +226,19 @@ class StageRunner:
         if alarm := several_patients(series):
             raise SeveralPatients(alarm)
         verdicts = route(series, self.config.routes)
-        jobs = [self._new_job(work.study_uid, each) for each in verdicts if each.taken]
+        jobs = [
+            self._new_job(work.study_uid, verdict, pick)
+            for verdict in verdicts
+            for pick in verdict.picks
+        ]
         trace = {"signal": work.signal, "routes": [each.to_json() for each in verdicts]}
         crash_point("route.before")
         made = self.store.route_study(work.study_uid, work.version, trace, jobs, now())
         if made is None:
             return "objects arrived meanwhile, it is routed again"
         self._tidy_superseded(work.study_uid)
-        return f"{len(jobs)} of {len(verdicts)} routes take it, {len(made)} new jobs"
+        taken = sum(verdict.taken for verdict in verdicts)
+        return f"{taken} of {len(verdicts)} routes take it, {len(made)} new jobs"
 
     def _tidy_superseded(self, study_uid: str) -> None:
         """Remove the volumes of jobs that nobody works on any more."""
@@ -241,8 +246,10 @@ class StageRunner:
             if job.id not in self.held():
                 self._stages.tidy(job)
 
-    def _new_job(self, study_uid: str, verdict: Verdict) -> NewJob:
-        identity = verdict.identity(study_uid, self.models[verdict.model].card.identity)
+    def _new_job(self, study_uid: str, verdict: Verdict, pick: Pick) -> NewJob:
+        chosen = self.config.route(verdict.route)
+        model = self.models[verdict.model].card.identity
+        identity = pick.identity(study_uid, verdict.route, model)
         return NewJob(
             id=identity.job_id,
             identity=identity.key,
@@ -251,9 +258,10 @@ class StageRunner:
             model=identity.model,
             digest=identity.digest,
             stage=JOB_STAGES[0],
-            inputs=verdict.inputs,
-            instances=verdict.instances,
-            priority=self.config.route(verdict.route).priority,
+            inputs=pick.inputs,
+            instances=pick.instances,
+            priority=chosen.priority,
+            series_uid=pick.inputs[next(iter(chosen.inputs))] if chosen.take == "all" else "",
         )
 
     def _note_study_failure(self, work: StudyWork, error: Exception) -> None:
