@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.config_routes import Gates
-from app.dicom.stack import TOLERANCE, TOLERANCE_MM
 from app.dicom.series import Scalar, Series
+from app.dicom.stack import TOLERANCE, TOLERANCE_MM
 from app.pipeline.conditions import fact, shown_values
 
 _HUGE = 1e300
