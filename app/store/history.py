@@ -23,7 +23,7 @@ class History(Section):
         self, state: State | None = None, study_uid: str | None = None, limit: int = 100
     ) -> list[Job]:
         """Return the newest jobs, all or only those of one state or study."""
-        query = select(Jobs).order_by(Jobs.created_at.desc(), Jobs.id).limit(limit)
+        query = select(Jobs).order_by(Jobs.created_at.desc(), Jobs.id.desc()).limit(limit)
         if state is not None:
             query = query.where(Jobs.state == state)
         if study_uid is not None:

@@ -202,7 +202,7 @@ class Jobs(Table):
     owner: Mapped[str | None] = mapped_column(Text)
     lease_until: Mapped[datetime | None]
     reason: Mapped[str] = mapped_column(Text)
-    created_at: Mapped[datetime] = mapped_column(index=True)
+    created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     turn_at: Mapped[datetime] = mapped_column(server_default=LONG_AGO)
     version: Mapped[int] = mapped_column(server_default="1")
@@ -211,8 +211,9 @@ class Jobs(Table):
 
     __table_args__ = (
         Index(None, "state", "due_at"),
-        Index(None, "state", "turn_at"),  # the queue
-        Index(None, "state", "created_at"),  # the newest of one state
+        Index(None, "state", "turn_at", "id"),  # the queue
+        Index(None, "created_at", "id"),  # the newest …
+        Index(None, "state", "created_at", "id"),  # … of one state
     )
 
 

@@ -62,9 +62,9 @@ def _jobs() -> None:
     )
     op.execute("UPDATE jobs SET published_at = updated_at WHERE stage = 'deliver'")
     for columns in (
-        ["created_at"],
         ["superseded_by"],
-        ["state", "turn_at"],
-        ["state", "created_at"],
+        ["state", "turn_at", "id"],
+        ["created_at", "id"],
+        ["state", "created_at", "id"],
     ):
         op.create_index(f"ix_jobs_{'_'.join(columns)}", "jobs", columns)
