@@ -152,6 +152,11 @@ class Config(Strict):
                 for source in self.sources
                 if not isinstance(self.archives.get(source.archive), DicomwebArchive)
             ),
+            *(
+                f"assemble.count_from: no archive named {name!r} can be asked"
+                for name in sorted(self.counted)
+                if not isinstance(self.archives.get(name), DicomwebArchive)
+            ),
         ]
         models = {model.name for model in self.models}
         for route in self.routes:
@@ -165,6 +170,12 @@ class Config(Strict):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    @property
+    def counted(self) -> set[str]:
+        """The archives that are asked how large a study is."""
+        every: tuple[Assemble | Sender, ...] = (self.assemble, *self.assemble.senders)
+        return {each.count_from for each in every if each.count_from is not None}
 
     def at(self, data: Path) -> "Config":
         """Return the same with `data` as its data folder and every path made absolute."""
