@@ -93,7 +93,7 @@ def test_a_condition_that_cannot_be_meant_is_refused_where_it_stands(
     [
         ("          where:\n            - {op: present, tag: KVP}\n            - ODD", "where.1"),
         (
-            "          where:\n          - []\n          - - {op: present, tag: KVP}\n            - ODD",
+            "          where:\n          - []\n          - [{op: present, tag: KVP},\n             ODD]",
             "where.1.1",
         ),
     ],
