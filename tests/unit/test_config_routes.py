@@ -88,23 +88,27 @@ def test_a_condition_that_cannot_be_meant_is_refused_where_it_stands(
     assert sentence in complaint
 
 
-@pytest.mark.parametrize(
-    ("nested", "path"),
-    [
-        ("          where:\n            - {op: present, tag: KVP}\n            - ODD", "where.1"),
-        (
-            "          where:\n          - []\n          - [{op: present, tag: KVP},\n             ODD]",
-            "where.1.1",
-        ),
-    ],
-)
+ONE_LIST = """
+          where:
+            - {op: present, tag: KVP}
+            - ODD
+"""
+SEVERAL = """
+          where:
+            - []
+            - - {op: present, tag: KVP}
+              - ODD
+"""
+
+
+@pytest.mark.parametrize(("nested", "path"), [(ONE_LIST, "where.1"), (SEVERAL, "where.1.1")])
 @pytest.mark.parametrize("odd", ["{op: present, tag: Kvp}", "{op: same_as, tag: KVP, role: T1}"])
 def test_the_long_form_is_told_as_it_is_written(
     tmp_path: Path, nested: str, path: str, odd: str
 ) -> None:
     """One list and several."""
     head = FILE[: FILE.index("          - {op")]
-    text = head + nested.replace("ODD", odd) + "\n"
+    text = head + nested.strip("\n").replace("ODD", odd) + "\n"
     line = 1 + next(n for n, each in enumerate(text.splitlines()) if odd in each)
     assert f"app.yaml:{line}: node.routes.0.inputs.CT.{path}." in told(tmp_path, text)
 
