@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.config_routes import Gates
-from app.dicom.geometry import TOLERANCE, TOLERANCE_MM
 from app.dicom.series import Scalar, Series
+from app.dicom.stack import TOLERANCE, is_regular
 from app.pipeline.conditions import fact, shown_values
 
 _HUGE = 1e300
@@ -96,7 +96,7 @@ def _spacing(series: Series) -> str | None:
     deviation, spacing_mm = _number(series, "spacing_deviation"), _number(series, "spacing_mm")
     if deviation is None:
         return None
-    if deviation <= max(TOLERANCE, TOLERANCE_MM / spacing_mm if spacing_mm else 0):
+    if is_regular(spacing_mm, deviation) if spacing_mm else deviation <= TOLERANCE:
         return None
     usual = f" of {spacing_mm:g} mm" if spacing_mm else ""
     return (

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from app.config_routes import Gates
-from app.dicom.geometry import TOLERANCE, TOLERANCE_MM
 from app.dicom.series import Series
+from app.dicom.stack import TOLERANCE, TOLERANCE_MM
 from app.pipeline.gates import KINDS, LIMITS, refusals
 from tests.unit.built import series
 

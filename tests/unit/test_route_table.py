@@ -213,7 +213,7 @@ ROWS = [
     ("ct", "one-series", "! study: series equals 1, found 7"),
     ("ct", "large-study", "CT=sharp"),
     ("ct", "pet-ct", "! PET: no series fits"),
-    ("ct", "brain", "! T1: no series fits"),
+    ("ct", "brain", "! T1, T1CE: no series fits"),
     ("ct", "short-or-long", "CT=sharp"),
     ("ct", "off", "! the route is off"),
     ("ct", "shadow", "CT=sharp"),
