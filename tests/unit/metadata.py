@@ -6,6 +6,11 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage
 
+from app.dicom.facts import FACTS
+from app.dicom.headers import headers_of
+
+Edit = Callable[[Dataset, int], None]
+
 SOP_CLASSES = {
     "CT": CTImageStorage,
     "MR": MRImageStorage,
@@ -36,12 +41,28 @@ def header(k: int = 0, **values: Any) -> Dataset:
     return ds
 
 
-def headers(
-    count: int = 4, edit: Callable[[Dataset, int], None] | None = None, **values: Any
-) -> list[Dataset]:
+def headers(count: int = 4, edit: Edit | None = None, **values: Any) -> list[Dataset]:
     """Return the headers of a series of axial images."""
     made = [header(k, **values) for k in range(count)]
     for k, ds in enumerate(made):
         if edit:
             edit(ds, k)
     return made
+
+
+def facts(count: int = 4, edit: Edit | None = None, **values: Any) -> Any:
+    """Return the facts of one series."""
+    (one,) = headers_of(headers(count, edit, **values))
+    found = one.series().facts
+    assert found.keys() <= FACTS.keys()
+    return found
+
+
+def each(**values: Callable[[int], Any]) -> Edit:
+    """Return an edit that sets attributes by the number of the image."""
+
+    def edit(ds: Dataset, k: int) -> None:
+        for keyword, value in values.items():
+            setattr(ds, keyword, value(k))
+
+    return edit

@@ -6,12 +6,14 @@ matters (properties/test_headers.py) and what a header holds (test_series.py, te
 """
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import JPEGBaseline8Bit
 
 from app.dicom import headers as headers_module
 from app.dicom.headers import SeriesHeaders, compared, headers_of, merge, read_headers
@@ -200,6 +202,17 @@ def test_an_image_takes_less_than_300_bytes_in_the_log() -> None:
     assert len(json.dumps(found.to_json())) / 300 < 300
 
 
+def test_a_lossy_encoding_is_told_though_the_header_is_silent(tmp_path: Path) -> None:
+    """JPEG Baseline always loses something; the pixels are not looked at."""
+    paths = write_series(tmp_path, *axial())
+    ds = pydicom.dcmread(paths[0])
+    ds.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
+    ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    ds.save_as(paths[0])
+    assert read_headers(paths[1:])[0].series().facts["lossy"] == ("no",)
+    assert read_headers(paths)[0].series().facts["lossy"] == ("yes",)
+
+
 def test_one_uid_for_different_files_is_refused(tmp_path: Path) -> None:
     """As it is for whole series; merging could not tell them apart later."""
     paths = write_series(tmp_path, *axial())
@@ -207,3 +220,29 @@ def test_one_uid_for_different_files_is_refused(tmp_path: Path) -> None:
     other.write_bytes(paths[0].read_bytes()[:-2] + b"\x07\x07")
     with pytest.raises(StudyError, match="different objects carry"):
         read_headers([*paths, other])
+
+
+def test_facts_of_10_000_images_take_a_moment() -> None:
+    """A study of 20 series × 500 images: the bounds are for a busy machine."""
+
+    def series(number: int) -> SeriesHeaders:
+        def edit(ds: Dataset, k: int) -> None:
+            ds.SOPInstanceUID = f"2.25.{10**38 + 1000 * number + k}"
+            ds.AcquisitionTime = f"1015{k // 10:02}.{k:06}"
+
+        (found,) = headers_of(headers(500, edit, SeriesInstanceUID=f"2.25.8.{number}"))
+        return found
+
+    study = [series(number) for number in range(20)]
+    known = [SeriesHeaders.from_json(each.to_json()) for each in study]
+    started = time.perf_counter()
+    merged = merge([*study, *known])
+    merged_s = time.perf_counter() - started
+    facts = [each.series().facts for each in merged]
+    facts_s = time.perf_counter() - started - merged_s
+    size = sum(len(json.dumps(each.to_json())) for each in merged)
+    told = (f"merged in {merged_s:.3f} s", f"facts in {facts_s:.3f} s", f"{size} bytes of JSON")
+    print(*told)  # noqa: T201  # pytest shows it when asked
+    assert all(each["positions"] == (500,) for each in facts)
+    assert merged_s + facts_s < 3
+    assert size < 300 * 10_000
