@@ -13,9 +13,9 @@ from app.door.connections import Listener, Protocol
 from app.door.guard import Complaints
 from app.door.intake import Intake
 from app.door.stow_app import StowApp
-from app.door.tls import server_context
 from app.errors import ConfigError
 from app.store.store import Store
+from app.tls import server_context
 
 log = logging.getLogger(__name__)
 
