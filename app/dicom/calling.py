@@ -11,7 +11,7 @@ from app.dicom.command import Command
 from app.dicom.dimse import printable
 from app.dicom.messages import joined
 from app.dicom.wire import UNEXPECTED, ConnectionLost, PeerFault
-from app.errors import ArchiveUnavailable, DeliveryRefused, Interrupted, NodeError
+from app.errors import ArchiveRefused, ArchiveUnavailable, Interrupted, NodeError
 
 REJECTIONS = {
     (1, 1): "it gives no reason; see its log",
@@ -97,11 +97,11 @@ class Line:
         words = STATUSES.get(status) or _kind(status)
         sentence = f"{self.peer.name}: refused {what}: {words} (status {status:04X}H)"
         passes = status in PASSING or status >> 8 == 0xA7 or status >> 12 == 0xC  # noqa: PLR2004  # PS3.4 C.4
-        return ArchiveUnavailable(sentence) if passes else DeliveryRefused(sentence)
+        return ArchiveUnavailable(sentence) if passes else ArchiveRefused(sentence)
 
     def unsupported(self, what: str) -> NodeError:
         """Return the error for an operation that the peer did not accept."""
-        return DeliveryRefused(
+        return ArchiveRefused(
             f"{self.peer.name}: does not accept {what} from {printable(self.peer.calling)}; "
             "switch it on there, or give our AE title the right"
         )
@@ -111,7 +111,7 @@ class Line:
             calling=printable(self.peer.calling), called=printable(self.peer.called)
         )
         sentence = f"{self.peer.name}: rejected the association: {words}"
-        return DeliveryRefused(sentence) if error.permanent else ArchiveUnavailable(sentence)
+        return ArchiveRefused(sentence) if error.permanent else ArchiveUnavailable(sentence)
 
     def _interrupted(self) -> Interrupted:
         return Interrupted(f"{self.peer.name}: the call ended because we stop")

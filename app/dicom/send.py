@@ -11,7 +11,7 @@ from app.dicom.calling import Line, answer
 from app.dicom.encoded import Identifiers
 from app.dicom.part10 import Part10, read_part10
 from app.dicom.query import FIND, MEDIUM, PLAIN, search
-from app.errors import ArchiveUnavailable, DeliveryRefused, NodeError
+from app.errors import ArchiveRefused, ArchiveUnavailable, DeliveryRefused, NodeError
 
 WARNINGS = {
     0xB000: "it changed elements",
@@ -33,6 +33,13 @@ def send(line: Line, files: Sequence[Path]) -> str:
 
     A peer that answers C-FIND is asked, before and after; else its status must do.
     """
+    try:
+        return _send(line, files)
+    except ArchiveRefused as error:
+        raise DeliveryRefused(str(error)) from error
+
+
+def _send(line: Line, files: Sequence[Path]) -> str:
     parts = [read_part10(file) for file in files]
     uids = [part.identifiers for part in parts]
     kinds = {(each.identifiers.sop_class_uid, each.transfer_syntax) for each in parts}
@@ -77,7 +84,7 @@ def _held(line: Line, association: Association, uids: Sequence[Identifiers]) -> 
             found |= {
                 each.sop_uid for one in answers if one.get("SOPInstanceUID") == (each.sop_uid,)
             }
-    except DeliveryRefused:  # it does not search at this level
+    except ArchiveRefused:  # it does not search at this level
         return None
     return found
 
