@@ -111,7 +111,7 @@ def _check(args: argparse.Namespace, config: Config) -> int:
 
 
 def _explain(args: argparse.Namespace, config: Config) -> int:
-    from app.dicom.series import read_series  # noqa: PLC0415  # only this command reads DICOM
+    from app.dicom.headers import read_series  # noqa: PLC0415  # only this command reads DICOM
     from app.pipeline.route import route  # noqa: PLC0415  # same
 
     folder = Path(args.study)

@@ -8,10 +8,9 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from app.config_door import Door, Strict, Tls
+from app.config_routes import NAME, Route
 from app.errors import ConfigError
 
-ROLE = r"^[A-Z][A-Z0-9_]{0,15}$"
-NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 AE_TITLE = r"^(?=.*[!-~])[ -\[\]-~]{1,16}$"
 """PS3.5 table 6.2-1: printable, no backslash, not blank."""
 
@@ -126,71 +125,6 @@ class Model(Strict):
     )
 
 
-class Equals(Strict):
-    """Every value of the attribute equals the given one."""
-
-    op: Literal["equals"]
-    tag: str = Field(description="DICOM keyword")
-    value: str | int | float
-
-
-class OneOf(Strict):
-    """Every value of the attribute is one of the given ones."""
-
-    op: Literal["one_of"]
-    tag: str = Field(description="DICOM keyword")
-    values: tuple[str | int | float, ...] = Field(min_length=1)
-
-
-class Between(Strict):
-    """Every value of the attribute is a number between the bounds, both included."""
-
-    op: Literal["between"]
-    tag: str = Field(description="DICOM keyword, or `slices` for the number of instances")
-    low: float
-    high: float
-
-
-class ContainsAll(Strict):
-    """The attribute's values contain all of the given ones."""
-
-    op: Literal["contains_all"]
-    tag: str = Field(description="DICOM keyword")
-    values: tuple[str | int | float, ...] = Field(min_length=1)
-
-
-class ContainsNone(Strict):
-    """The attribute's values contain none of the given ones."""
-
-    op: Literal["contains_none"]
-    tag: str = Field(description="DICOM keyword")
-    values: tuple[str | int | float, ...] = Field(min_length=1)
-
-
-class Present(Strict):
-    """The attribute has a value in the series."""
-
-    op: Literal["present"]
-    tag: str = Field(description="DICOM keyword")
-
-
-Condition = Annotated[
-    Equals | OneOf | Between | ContainsAll | ContainsNone | Present, Field(discriminator="op")
-]
-
-
-class Route(Strict):
-    """Which series of a study a model reads and where its results go."""
-
-    name: str = Field(pattern=NAME, description="name of the route")
-    model: str = Field(description="name of the model that runs")
-    inputs: dict[Annotated[str, Field(pattern=ROLE)], tuple[Condition, ...]] = Field(
-        min_length=1, description="per role of the model the conditions its series must meet"
-    )
-    deliver_to: tuple[str, ...] = Field(min_length=1, description="archives that get the results")
-    priority: int = Field(0, ge=-100, le=100, description="higher runs first")
-
-
 class Config(Strict):
     """Everything the node is told."""
 
@@ -291,20 +225,33 @@ def application_version() -> str:
 
 def _sentence(path: Path, tree: Any, fault: Any) -> str:
     where = ("node", *fault["loc"])
-    line = _line(tree, where)
-    dotted = ".".join(str(part) for part in where)
+    line, dotted = _place(tree, where)
+    if fault["type"] == "missing":
+        dotted += f".{where[-1]}"
     return f"{path}:{line}: {dotted}: {fault['msg'].removeprefix('Value error, ')}"
 
 
-def _line(node: Any, where: tuple[str | int, ...]) -> int:
-    """Return the line of the deepest part of `where` that stands in the file."""
+def _place(node: Any, where: tuple[str | int, ...]) -> tuple[int, str]:
+    """Return the line and the path of the deepest part of `where` that stands in the file.
+
+    Parts that only the code knows, such as the kind of a condition, are passed over.
+    """
     line: int = node.start_mark.line + 1
-    for part in where:
-        if isinstance(node, yaml.MappingNode):
-            found = [(key, value) for key, value in node.value if key.value == str(part)]
-            if found:
-                line, node = found[0][0].start_mark.line + 1, found[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return line
+    found = []
+    for n, part in enumerate(where):
+        inner = _inner(node, part, where[n + 1 : n + 2])
+        if inner is not None:
+            line, node = inner
+            found.append(str(part))
+    return line, ".".join(found)
+
+
+def _inner(node: Any, part: str | int, following: tuple[str | int, ...]) -> tuple[int, Any] | None:
+    if isinstance(node, yaml.MappingNode):
+        found = [(key, value) for key, value in node.value if key.value == str(part)]
+        return (found[0][0].start_mark.line + 1, found[0][1]) if found else None
+    if not isinstance(node, yaml.SequenceNode) or not isinstance(part, int):
+        return None
+    if following and isinstance(following[0], int) and isinstance(node.value[0], yaml.MappingNode):
+        return None  # the file has one list where the code has a list of lists
+    return node.value[part].start_mark.line + 1, node.value[part]

@@ -21,7 +21,7 @@ from app.faults import crash_point
 from app.installed import Crew, Installed
 from app.log import about, sentence, traced
 from app.pipeline import JOB_STAGES, Stage
-from app.pipeline.route import Verdict, route
+from app.pipeline.route import Pick, Verdict, route
 from app.pipeline.work import JobWork, StudyWork, Work
 from app.stages import JobStages
 from app.store.jobs import Job, NewJob
@@ -206,16 +206,22 @@ class StageRunner:
     def _decide(self, work: StudyWork) -> str:
         """Hold the study against every route and make the jobs; return what came of it."""
         verdicts = route(self._stages.series(work.study_uid), self.config.routes)
-        jobs = [self._new_job(work.study_uid, each) for each in verdicts if each.taken]
+        jobs = [
+            self._new_job(work.study_uid, verdict, pick)
+            for verdict in verdicts
+            for pick in verdict.picks
+        ]
         trace = {"signal": work.signal, "routes": [each.to_json() for each in verdicts]}
         crash_point("route.before")
         made = self.store.route_study(work.study_uid, work.version, trace, jobs, now())
         if made is None:
             return "objects arrived meanwhile, it is routed again"
-        return f"{len(jobs)} of {len(verdicts)} routes take it, {len(made)} new jobs"
+        taken = sum(verdict.taken for verdict in verdicts)
+        return f"{taken} of {len(verdicts)} routes take it, {len(made)} new jobs"
 
-    def _new_job(self, study_uid: str, verdict: Verdict) -> NewJob:
-        identity = verdict.identity(study_uid, self.models[verdict.model].card.identity)
+    def _new_job(self, study_uid: str, verdict: Verdict, pick: Pick) -> NewJob:
+        model = self.models[verdict.model].card.identity
+        identity = pick.identity(study_uid, verdict.route, model)
         return NewJob(
             id=identity.job_id,
             identity=identity.key,
@@ -224,8 +230,8 @@ class StageRunner:
             model=identity.model,
             digest=identity.digest,
             stage=JOB_STAGES[0],
-            inputs=verdict.inputs,
-            instances=verdict.instances,
+            inputs=pick.inputs,
+            instances=pick.instances,
             priority=self.config.route(verdict.route).priority,
         )
 

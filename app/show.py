@@ -43,16 +43,46 @@ def trace(routed: Mapping[str, Any] | None) -> str:
         return "not routed yet"
     lines = [f"complete: {routed['signal']}"] if "signal" in routed else []
     for verdict in routed["routes"]:
-        word = "TAKEN" if verdict["taken"] else "not taken"
-        lines.append(f"route {verdict['route']} → {verdict['model']}: {word}, {verdict['reason']}")
-        for candidate in verdict["candidates"]:
-            fits = "fits" if candidate["fits"] else "does not fit"
-            lines.append(f"  {candidate['role']}: series {candidate['series_uid']} {fits}")
-            lines += [
-                f"    {'✓' if check['holds'] else '✗'} {check['condition']}, found {check['found']}"
-                for check in candidate["checks"]
-            ]
+        lines += _verdict_lines(verdict)
     return "\n".join(lines)
+
+
+def _verdict_lines(verdict: Mapping[str, Any]) -> list[str]:
+    word = "TAKEN" if verdict["taken"] else "not taken"
+    mode = "" if verdict["mode"] == "live" else f" ({verdict['mode']})"
+    lines = [f"route {verdict['route']} → {verdict['model']}{mode}: {word}, {verdict['reason']}"]
+    lines += [f"  study {_check_line(check)}" for check in verdict["study"]]
+    lines += [
+        f"  {each['series_uid']} is never an input: it {each['guard']}"
+        for each in verdict["candidates"]
+        if each["guard"] and each["role"] == next(iter(verdict["roles"]))
+    ]
+    for role, told in verdict["roles"].items():
+        lines.append(f"  {role}: {told}")
+        chosen = {pick[role] for pick in verdict["picks"]}
+        for candidate in verdict["candidates"]:
+            if candidate["role"] == role and not candidate["guard"]:
+                lines += _candidate_lines(candidate, chosen)
+        lines += [
+            f"    {_check_line(each)}" for each in verdict["relations"] if each["role"] == role
+        ]
+    return lines
+
+
+def _candidate_lines(candidate: Mapping[str, Any], chosen: set[str]) -> list[str]:
+    uid = candidate["series_uid"]
+    fits = "is taken" if uid in chosen else "fits" if candidate["fits"] else "does not fit"
+    lines = [f"    {uid} {fits}"]
+    several = any(check["alternative"] for check in candidate["checks"])
+    lines += [
+        f"      {_check_line(check)}" + (f" (list {check['alternative'] + 1})" if several else "")
+        for check in candidate["checks"]
+    ]
+    return lines + [f"      ✗ {gate['code']}: {gate['reason']}" for gate in candidate["gates"]]
+
+
+def _check_line(check: Mapping[str, Any]) -> str:
+    return f"{'✓' if check['holds'] else '✗'} {check['condition']}, found {check['found']}"
 
 
 def story(told: Mapping[str, Any]) -> str:

@@ -34,9 +34,11 @@ class JobStages:
 
     def series(self, study_uid: str) -> list[Series]:
         """Read the headers of a study."""
-        paths = list(self._files(study_uid).values())
+        files = self._files(study_uid)
         answer = self._crew.stage.call(
-            "read_series", {"paths": paths}, self._config.workers.stage_timeout_s
+            "read_series",
+            {"files": files, "new": list(files), "before": []},
+            self._config.workers.stage_timeout_s,
         )
         return [Series.from_json(each) for each in answer["series"]]
 

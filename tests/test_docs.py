@@ -27,7 +27,8 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 def config_keys(model: type[pydantic.BaseModel], above: str = "") -> Iterator[str]:
     """Yield the dotted path of every key; lists and dictionaries add no part of their own."""
     for name, field in model.model_fields.items():
-        path = f"{above}.{name}" if above else name
+        key = field.alias or name
+        path = f"{above}.{key}" if above else key
         yield path
         for inner in models_in(field.annotation):
             yield from config_keys(inner, path)

@@ -4,11 +4,10 @@ Headers are untrusted. Whatever pydicom raises on them becomes UnreadableDicom w
 and the kind of fault; values never enter a message, they may identify the patient.
 """
 
-import filecmp
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +15,9 @@ from typing import Any, Self
 
 import pydicom
 from pydicom import config
-from pydicom.datadict import dictionary_VR, keyword_for_tag
-from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 
-from app.errors import NodeError, OutOfResources, StudyError, UnreadableDicom
+from app.errors import NodeError, OutOfResources, UnreadableDicom
 
 Scalar = str | int | float
 
@@ -28,18 +25,11 @@ Scalar = str | int | float
 config.settings.reading_validation_mode = config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.ERROR)
 
-MAX_VALUES = 16
-MAX_TEXT = 256
-_BULK_BYTES = 64 * 1024
-_NUMBERS = frozenset(["DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"])
-_TEXTS = frozenset(["AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UT"])
-_PATIENT_GROUP, _VISIT_GROUP = 0x0010, 0x0038
-_PATIENT_KEPT = frozenset({"PatientAge", "PatientSex", "PatientSize", "PatientWeight"})
-# Names of machines and protocols: routes need them, and they name nobody.
-_NAMES_KEPT = frozenset(
-    {"ManufacturerModelName", "ProtocolName", "PulseSequenceName", "SequenceName", "StationName"}
-)
-_IDENTIFYING = ("Accession", "Address", "Comment", "Operator", "Physician", "Tele")
+BULK_BYTES = 64 * 1024
+"""Longer values stay in the file."""
+
+NUMBERS = frozenset(["DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"])
+_LARGEST = 2**63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +107,7 @@ def tolerant(path: str | Path) -> Iterator[None]:
 def read_header(path: str | Path) -> pydicom.Dataset:
     """Read one object up to its pixels; values longer than 64 KiB stay in the file."""
     with tolerant(path):
-        return pydicom.dcmread(path, stop_before_pixels=True, defer_size=_BULK_BYTES)
+        return pydicom.dcmread(path, stop_before_pixels=True, defer_size=BULK_BYTES)
 
 
 def scalars(ds: pydicom.Dataset, tag: BaseTag | str) -> tuple[Scalar, ...]:
@@ -142,105 +132,10 @@ def text_of(ds: pydicom.Dataset, keyword: str) -> str:
     return "\\".join(str(value) for value in scalars(ds, keyword))
 
 
-def read_series(paths: Iterable[str | Path]) -> list[Series]:
-    """Read the headers of any files of any studies; return their series, sorted.
-
-    A file that is there twice counts once. Two different files with one SOP Instance UID are
-    refused, because one of them would silently be lost.
-    """
-    by_uid: dict[str, _Object] = {}
-    found: dict[tuple[str, str], list[_Object]] = {}
-    tags: dict[tuple[str, str], dict[str, set[Scalar]]] = {}
-    for path in sorted(Path(path) for path in paths):
-        ds = read_header(path)
-        with tolerant(path):
-            instance, key = _instance(ds, path)
-            twin = by_uid.setdefault(instance.sop_uid, instance)
-            if twin is not instance:
-                _check_same_file(twin, instance)
-                continue
-            found.setdefault(key, []).append(instance)
-            _collect(ds, tags.setdefault(key, {}))
-    return [
-        Series(
-            study_uid=key[0],
-            series_uid=key[1],
-            sop_uids=tuple(sorted(each.sop_uid for each in found[key])),
-            sop_classes=tuple(sorted({each.sop_class_uid for each in found[key]})),
-            tags={
-                keyword: tuple(sorted(values, key=_order)[:MAX_VALUES])
-                for keyword, values in sorted(tags[key].items())
-            },
-        )
-        for key in sorted(found)
-    ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Object:
-    """One object of a series and where its file is."""
-
-    sop_uid: str
-    sop_class_uid: str
-    path: str
-
-
-def _instance(ds: pydicom.Dataset, path: Path) -> tuple[_Object, tuple[str, str]]:
-    keywords = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
-    uids = {keyword: text_of(ds, keyword) for keyword in keywords}
-    for keyword, uid in uids.items():
-        if not uid:
-            raise UnreadableDicom(f"{path.name}: has no {keyword}; it cannot be placed in a study")
-    instance = _Object(
-        sop_uid=uids["SOPInstanceUID"], sop_class_uid=uids["SOPClassUID"], path=str(path)
-    )
-    return instance, (uids["StudyInstanceUID"], uids["SeriesInstanceUID"])
-
-
-def _check_same_file(one: _Object, other: _Object) -> None:
-    if not filecmp.cmp(one.path, other.path, shallow=False):
-        raise StudyError(
-            f"{Path(one.path).name} and {Path(other.path).name}: different objects carry the"
-            f" SOP Instance UID {one.sop_uid}; remove the wrong one"
-        )
-
-
-def _collect(ds: pydicom.Dataset, tags: dict[str, set[Scalar]]) -> None:
-    for tag in ds.keys():  # noqa: SIM118  # a Dataset iterates over elements, not over tags
-        keyword = keyword_for_tag(tag)
-        if keyword and _tells_nobody(tag.group, keyword) and _is_plain(ds, tag):
-            values = tags.setdefault(keyword, set())
-            values.update(v for v in scalars(ds, tag) if len(str(v)) <= MAX_TEXT)
-            if not values:
-                del tags[keyword]
-
-
-def _tells_nobody(group: int, keyword: str) -> bool:
-    """Say whether an element can hold nothing that identifies a person."""
-    if group == _PATIENT_GROUP:
-        return keyword in _PATIENT_KEPT
-    if group == _VISIT_GROUP or any(word in keyword for word in _IDENTIFYING):
-        return False
-    return not keyword.endswith("Name") or keyword in _NAMES_KEPT
-
-
-def _is_plain(ds: pydicom.Dataset, tag: BaseTag) -> bool:
-    """Say whether an element is short text or a number, going by its VR alone."""
-    element = ds.get_item(tag, keep_deferred=True)
-    vr = element.VR
-    if isinstance(element, RawDataElement):
-        if element.value is None and element.length:
-            return False  # longer than _BULK_BYTES: left in the file
-        if vr in (None, "UN"):  # implicit VR, or passed on by a system that did not know it
-            vr = dictionary_VR(element.tag)
-    # The dictionary gives a choice such as "US or SS" for a few.
-    return any(each in _NUMBERS or each in _TEXTS for each in str(vr).split(" or "))
-
-
 def _scalar(value: Any, vr: str) -> Scalar:
-    if vr in _NUMBERS and isinstance(value, int | float):
+    if vr in NUMBERS and isinstance(value, int | float):
         if isinstance(value, int):
-            return int(value)
+            return int(value) if abs(value) < _LARGEST else _clean(value)
         if math.isfinite(value):
             return float(value)
     return _clean(value)
@@ -249,7 +144,3 @@ def _scalar(value: Any, vr: str) -> Scalar:
 def _clean(value: Any) -> str:
     text = str(value).strip(" \0\t\r\n")
     return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
-def _order(value: Scalar) -> tuple[bool, Scalar]:
-    return isinstance(value, str), value

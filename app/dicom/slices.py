@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from numpy.typing import NDArray
 
 from app.dicom.series import Scalar, read_header, scalars, text_of, tolerant
+from app.dicom.stack import Vector
 from app.errors import StudyError, UnreadableDicom, UnsupportedGeometry
-
-Vector = NDArray[np.float64]
 
 ORTHONORMAL = 1e-3
 """How far direction cosines may be from unit length and from a right angle."""
@@ -30,19 +28,10 @@ class Plane:
 
     position_lps: Vector
     """Centre of the first pixel in mm."""
-    row_cosines: Vector
-    """Direction in which the column index grows."""
-    column_cosines: Vector
-    """Direction in which the row index grows."""
-    row_spacing_mm: float
-    """Between the centres of neighbouring rows."""
-    column_spacing_mm: float
-
-    @property
-    def normal(self) -> Vector:
-        """The unit normal; the slice index grows along it."""
-        normal = np.cross(self.row_cosines, self.column_cosines)
-        return np.asarray(normal / np.linalg.norm(normal))
+    orientation: Vector
+    """Row cosines, along which the column index grows, then column cosines."""
+    pixel_spacing_mm: Vector
+    """Between the centres of neighbouring rows, then of neighbouring columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,10 +69,14 @@ def read_slice(path: str | Path) -> Slice:
             study_uid=_required(ds, "StudyInstanceUID", path.name),
             frame_of_reference_uid=text_of(ds, "FrameOfReferenceUID"),
             modality=text_of(ds, "Modality"),
-            patient=_patient(ds),
+            patient=patient_of(ds),
             rows=rows,
             columns=columns,
-            plane=_plane(ds, path.name),
+            plane=Plane(
+                position_lps=position_of(scalars(ds, "ImagePositionPatient"), path.name),
+                orientation=orientation_of(scalars(ds, "ImageOrientationPatient"), path.name),
+                pixel_spacing_mm=pixel_spacing_of(scalars(ds, "PixelSpacing"), path.name),
+            ),
             slope=slope,
             intercept=intercept,
             lossy=text_of(ds, "LossyImageCompression") == "01",
@@ -155,39 +148,45 @@ def _size(ds: pydicom.Dataset, name: str) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
-def _patient(ds: pydicom.Dataset) -> tuple[str, ...]:
+def patient_of(ds: pydicom.Dataset) -> tuple[str, ...]:
+    """Return what tells patients apart; for comparing, never for showing."""
     keywords = ("PatientID", "PatientName", "PatientBirthDate")
     return tuple(text_of(ds, keyword).rstrip("^ ").casefold() for keyword in keywords)
 
 
-def _plane(ds: pydicom.Dataset, name: str) -> Plane:
-    position = _numbers(ds, "ImagePositionPatient", 3, name)
+def position_of(values: tuple[Scalar, ...], name: str) -> Vector:
+    """Return ImagePositionPatient, or refuse what is no position."""
+    position = _numbers(values, "ImagePositionPatient", 3, name)
     if np.abs(position).max() > MAX_POSITION_MM:
         raise UnsupportedGeometry(
             f"{name}: ImagePositionPatient is more than {MAX_POSITION_MM / 1000:g} m from the"
             " origin, which no scanner reaches; send the original images"
         )
-    orientation = _numbers(ds, "ImageOrientationPatient", 6, name)
+    return position
+
+
+def orientation_of(values: tuple[Scalar, ...], name: str) -> Vector:
+    """Return ImageOrientationPatient, or refuse what is no orientation."""
+    orientation = _numbers(values, "ImageOrientationPatient", 6, name)
     row, column = orientation[:3], orientation[3:]
     faults = (row @ row - 1, column @ column - 1, row @ column)
-    if max(map(abs, faults)) > 2 * ORTHONORMAL:  # of a square: twice the fault of a length
+    if not max(map(abs, faults)) <= 2 * ORTHONORMAL:  # of a square: twice the fault of a length
         raise UnsupportedGeometry(
             f"{name}: ImageOrientationPatient is not two unit vectors at a right angle;"
             " send the original images"
         )
-    spacing = _numbers(ds, "PixelSpacing", 2, name)
+    return orientation
+
+
+def pixel_spacing_of(values: tuple[Scalar, ...], name: str) -> Vector:
+    """Return PixelSpacing, or refuse what is none."""
+    spacing = _numbers(values, "PixelSpacing", 2, name)
     low, high = SPACING_MM
     if spacing.min() < low or spacing.max() > high:
         raise UnsupportedGeometry(
             f"{name}: PixelSpacing is outside {low:g} to {high:g} mm; send the original images"
         )
-    return Plane(
-        position_lps=position,
-        row_cosines=row,
-        column_cosines=column,
-        row_spacing_mm=float(spacing[0]),
-        column_spacing_mm=float(spacing[1]),
-    )
+    return spacing
 
 
 def _calibration(ds: pydicom.Dataset, name: str) -> tuple[float, float]:
@@ -217,8 +216,7 @@ def _one_number(values: tuple[Scalar, ...], default: float) -> float:
     return float(number) if len(values) == 1 and isinstance(number, int | float) else math.nan
 
 
-def _numbers(ds: pydicom.Dataset, keyword: str, count: int, name: str) -> Vector:
-    values = scalars(ds, keyword)
+def _numbers(values: tuple[Scalar, ...], keyword: str, count: int, name: str) -> Vector:
     numbers = [value for value in values if isinstance(value, int | float)]
     if len(numbers) != len(values) or len(values) != count:
         state = "missing" if not values else f"not {count} finite numbers"

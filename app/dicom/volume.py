@@ -3,6 +3,7 @@
 Arrays are indexed [k, j, i]: slice, row, column. Affines map (k, j, i, 1) to LPS millimetres.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from app.dicom.geometry import TOLERANCE, by_position, grid_of
+from app.dicom.geometry import by_position, grid_of
 from app.dicom.series import tolerant
 from app.dicom.slices import Slice, check_one_series, read_slice
+from app.dicom.stack import TOLERANCE
 from app.errors import StudyError, UnreadableDicom, UnsupportedGeometry
 from app.files import durable, read_json, write_json
 
@@ -22,6 +24,7 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES = 4 * 1024**3
 """Volumes that need more memory than this are refused before a pixel is decoded."""
+_DIGEST = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -90,6 +93,20 @@ def load(folder: Path, role: str) -> Volume:
         frame_of_reference_uid=header["frame_of_reference_uid"],
         series_uid=header["series_uid"],
     )
+
+
+def digest_of_values(path: str | Path) -> str | None:
+    """Return a digest of the calibrated values of one image; None where there are none to read.
+
+    Images with one digest are copies for a volume, however their pixels are encoded.
+    """
+    try:
+        image = read_slice(path)
+        _check_memory([image])
+        values = _values(image) + 0.0  # no -0.0, which equals 0.0 in other bytes
+    except StudyError:
+        return None
+    return hashlib.sha256(values.tobytes()).hexdigest()[:_DIGEST]
 
 
 def _check_memory(slices: Sequence[Slice]) -> None:

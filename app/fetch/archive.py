@@ -5,13 +5,11 @@ The answers are untrusted. What an archive gets wrong is an error of `app.errors
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from app.dicom.headers import SeriesHeaders
 from app.dicom.series import Scalar
 from app.door.incoming import Incoming
-
-if TYPE_CHECKING:
-    from app.dicom.headers import SeriesHeaders
 
 Attributes = Mapping[str, tuple[Scalar, ...]]
 """Keyword → values, as conditions see them; nothing that identifies a person."""
@@ -42,7 +40,7 @@ class Remote(Protocol):
         `NumberOfSeriesRelatedInstances` is there as a number if the archive counts.
         """
 
-    def headers(self, study_uid: str, series_uid: str) -> "list[SeriesHeaders] | None":
+    def headers(self, study_uid: str, series_uid: str) -> list[SeriesHeaders] | None:
         """Return what the headers of a series say; None: this archive cannot say (DIMSE)."""
 
     def retrieve(

@@ -61,7 +61,7 @@ class DimseRemote:
             if _uid(one, "Study") == study_uid and (number := _number(one, COUNT)) is not None:
                 return number
         counts = [self._count_of(study_uid, each) for each in self.series(study_uid)]
-        return sum(counts) if all(counts) else None
+        return sum(counts) if counts and all(counts) else None
 
     def series(self, study_uid: str) -> list[Attributes]:
         """Return what the archive tells of each series."""

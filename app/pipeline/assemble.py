@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from app.config import Assemble
-from app.dicom.series import read_series as read_headers
+from app.dicom.headers import SeriesHeaders, compared, merge, read_headers
 from app.faults import crash_point
 
 
@@ -33,6 +33,17 @@ def complete_at(study: Arrival, rules: Assemble) -> tuple[datetime, str]:
 
 
 def read_series(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the headers of a study's files; runs in the stage worker, the bytes are hostile."""
+    """Read the headers of a study's new files; runs in the stage worker, the bytes are hostile.
+
+    `files` maps the SOP Instance UIDs of the series concerned to their files, `new` names those to
+    read, `before` holds what was read of these series earlier.
+    """
     crash_point("read_series")
-    return {"series": [series.to_json() for series in read_headers(arguments["paths"])]}
+    files = arguments["files"]
+    before = [SeriesHeaders.from_json(each) for each in arguments["before"]]
+    read = read_headers([files[uid] for uid in arguments["new"]])
+    merged = [compared(each, files) for each in merge([*before, *read])]
+    return {
+        "headers": [each.to_json() for each in merged],
+        "series": [each.series().to_json() for each in merged],
+    }

@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from app.dicom.geometry import TOLERANCE, TOLERANCE_MM
+from app.dicom.stack import TOLERANCE, TOLERANCE_MM
 from app.errors import NodeError
 
 Mask = NDArray[np.bool_]

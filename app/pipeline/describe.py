@@ -10,11 +10,10 @@ from uuid import NAMESPACE_OID, uuid5
 import highdicom as hd
 from pydicom.sr.codedict import codes
 
+from app.dicom.kind import MANUFACTURER, MODEL_NAME
 from app.models.card import Code, Label, ModelCard
 from app.pipeline.identity import Identity
 
-MANUFACTURER = "Marginalia"
-MODEL_NAME = "Marginalia node"
 CONTENT = "Made by an algorithm, not reviewed. For research use only."
 
 LONG_STRING = 64

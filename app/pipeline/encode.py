@@ -16,6 +16,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian
 
+from app.dicom.kind import MANUFACTURER, MODEL_NAME
 from app.dicom.volume import Volume
 from app.errors import ModelError, NodeError
 from app.files import durable, make_folder
@@ -23,8 +24,6 @@ from app.models.card import ModelCard
 from app.pipeline.check import check_seg
 from app.pipeline.describe import (
     CONTENT,
-    MANUFACTURER,
-    MODEL_NAME,
     describe_segment,
     equipment,
     person,

@@ -1,40 +1,47 @@
 """Match the series of a study to the named inputs of each route; every verdict has its reason."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from app.config import (
-    Between,
-    Condition,
-    ContainsAll,
-    ContainsNone,
-    Equals,
-    OneOf,
-    Present,
-    Route,
-)
+from app.config_routes import AcquiredWithin, Condition, Route, SameAs
 from app.dicom.series import Scalar, Series
+from app.pipeline.candidates import Candidate, Known, hold_against, why_nothing_fits
+from app.pipeline.conditions import Check, checked, holds, short, values_of_study
 from app.pipeline.identity import Identity, input_digest
+from app.pipeline.loop_guard import guarded, guarded_modality
+from app.pipeline.ranking import why_preferred
+from app.pipeline.roles import (
+    Filled,
+    Filling,
+    Option,
+    Options,
+    fill,
+    relations_checked,
+    why_not_filled,
+)
+
+_TOLD = 6
+"""How many series are named in an alarm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One condition held against one series."""
+class Pick:
+    """The series of one job."""
 
-    condition: str
-    found: str
-    holds: bool
+    inputs: Mapping[str, str]
+    """Role → the UID of the series that fills it."""
+    instances: Mapping[str, tuple[str, ...]]
+    """Role → the SOP Instance UIDs of that series."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """One series held against the conditions of one role."""
-
-    role: str
-    series_uid: str
-    fits: bool
-    checks: tuple[Check, ...]
+    def identity(self, study_uid: str, route: str, model_identity: str) -> Identity:
+        """Return the identity of the job that this pick asks for."""
+        return Identity(
+            study_uid=study_uid,
+            route=route,
+            model=model_identity,
+            digest=input_digest(self.instances),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,152 +50,133 @@ class Verdict:
 
     route: str
     model: str
+    mode: str
     taken: bool
     reason: str
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    """Role → the UID of the series that fills it."""
-    instances: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Role → the SOP Instance UIDs of that series."""
+    roles: Mapping[str, str]
+    """Role → which series fills it and why that one, or why none does."""
+    picks: tuple[Pick, ...] = ()
+    """One a job."""
+    study: tuple[Check, ...] = ()
+    """The conditions on the study."""
+    relations: tuple[tuple[str, Check], ...] = ()
+    """Role and what was asked between it and another one."""
     candidates: tuple[Candidate, ...] = ()
-
-    def identity(self, study_uid: str, model_identity: str) -> Identity:
-        """Return the identity of the job that this verdict asks for."""
-        return Identity(
-            study_uid=study_uid,
-            route=self.route,
-            model=model_identity,
-            digest=input_digest(self.instances),
-        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as the trace that is stored and shown."""
-        trace = asdict(self)
-        trace.pop("instances")
-        return trace
+        return {
+            "route": self.route,
+            "model": self.model,
+            "mode": self.mode,
+            "taken": self.taken,
+            "reason": self.reason,
+            "roles": dict(self.roles),
+            "picks": [dict(pick.inputs) for pick in self.picks],
+            "study": [asdict(check) for check in self.study],
+            "relations": [{"role": role, **asdict(check)} for role, check in self.relations],
+            "candidates": [asdict(candidate) for candidate in self.candidates],
+        }
 
 
 def route(study: Sequence[Series], routes: Iterable[Route]) -> list[Verdict]:
     """Return one verdict a route; never raises for a study that was read."""
-    return [_verdict(study, each) for each in routes]
+    ordered = sorted(study, key=lambda series: (series.series_uid, series.sop_uids))
+    known = [Known(series=series, guard=guarded(series)) for series in ordered]
+    return [_verdict(known, each) for each in routes]
 
 
-def _verdict(study: Sequence[Series], route: Route) -> Verdict:
-    candidates = tuple(
-        _candidate(role, series, conditions)
-        for role, conditions in route.inputs.items()
-        for series in study
-    )
-    inputs: dict[str, str] = {}
-    faults: list[str] = []
-    for role in route.inputs:
-        fitting = [c.series_uid for c in candidates if c.role == role and c.fits]
-        free = [uid for uid in fitting if uid not in inputs.values()]
-        if free:
-            inputs[role] = _preferred(study, free)
-        else:
-            faults.append(_why_nothing_fits(role, study, candidates, fitting))
-    instances = {
-        role: next(s.sop_uids for s in study if s.series_uid == uid) for role, uid in inputs.items()
+def may_fit(known: Mapping[str, Sequence[Scalar]], route: Route) -> set[str]:
+    """Return the roles that a series may fill, given what is known of it by keyword or fact.
+
+    What is not known yet passes: an archive's list of series has only a few attributes.
+    """
+    if route.mode == "off" or guarded_modality(known):
+        return set()
+    return {
+        name
+        for name, role in route.inputs.items()
+        if any(all(_may_hold(known, each) for each in together) for together in role.where)
     }
+
+
+def several_patients(study: Sequence[Series]) -> str | None:
+    """Return the sentence of an alarm when the images of one study name several patients."""
+    images = [series for series in study if series.patients and not guarded(series)]
+    patients = {each for series in images for each in series.patients}
+    if len(patients) < 2:  # noqa: PLR2004  # one is as it should be
+        return None
+    told = ", ".join(sorted(map(short, images))[:_TOLD])
+    return (
+        f"the images name {len(patients)} different patients, or one whose data were changed midway"
+        f" ({told}); mend the study at its source and send it again"
+    )
+
+
+def _may_hold(known: Mapping[str, Sequence[Scalar]], condition: Condition) -> bool:
+    if isinstance(condition, SameAs | AcquiredWithin):
+        return True
+    values = known.get(condition.subject, ())
+    return not values or holds(condition, values)
+
+
+def _verdict(known: Sequence[Known], route: Route) -> Verdict:
+    study = [each.series for each in known]
+    checks = [checked(each, values_of_study(study, each)) for each in route.study]
+    candidates: dict[str, list[Candidate]] = {}
+    options: dict[str, list[Option]] = {}
+    for name, role in route.inputs.items():
+        candidates[name], options[name] = hold_against(name, role, known)
+    faults = {name: why_nothing_fits(candidates[name]) for name in options if not options[name]}
+    filled = Filled(fillings=()) if faults else fill(options, each_of_first=route.take == "all")
+    best = filled.fillings[0] if filled.fillings else None
+    relations = relations_checked(options, None if filled.left else best)
+    if best is None:
+        faults = faults or why_not_filled(options, relations, exhausted=filled.exhausted)
+    roles = {name: faults.get(name) or _told(name, route, options, filled) for name in options}
+    against = _against(route, checks, faults)
     return Verdict(
         route=route.name,
         model=route.model,
-        taken=not faults,
-        reason="; ".join(faults) or "every input has its series",
-        inputs={} if faults else inputs,
-        instances={} if faults else instances,
-        candidates=candidates,
+        mode=route.mode,
+        taken=not against,
+        reason=against or "; ".join(f"{name}: {told}" for name, told in roles.items()),
+        roles=roles,
+        picks=() if against else tuple(_pick(filling) for filling in filled.fillings),
+        study=tuple(checks),
+        relations=tuple(relations),
+        candidates=tuple(each for several in candidates.values() for each in several),
     )
 
 
-def _preferred(study: Sequence[Series], series_uids: Sequence[str]) -> str:
-    """Return the series with most slices; the UID decides between equals, so order never does."""
-    sizes = {s.series_uid: len(s.sop_uids) for s in study}
-    return min(series_uids, key=lambda uid: (-sizes[uid], uid))
+def _against(route: Route, study: Sequence[Check], faults: Mapping[str, str]) -> str:
+    """Return why the route does not take the study, or nothing when it does."""
+    if route.mode == "off":
+        return "the route is off"
+    failed = [f"{check.condition}, found {check.found}" for check in study if not check.holds]
+    if failed:
+        return f"study: {'; '.join(failed)}"
+    return "; ".join(f"{name}: {fault}" for name, fault in faults.items())
 
 
-def _why_nothing_fits(
-    role: str, study: Sequence[Series], candidates: Sequence[Candidate], fitting: Sequence[str]
-) -> str:
-    if not study:
-        return f"{role}: the study holds no image series"
-    if fitting:
-        return f"{role}: its only series already fills another input"
-    reasons = [
-        f"series …{c.series_uid[-8:]}: {failed.condition}, found {failed.found}"
-        for c in candidates
-        if c.role == role
-        for failed in [next(check for check in c.checks if not check.holds)]
-    ]
-    return f"{role}: no series fits ({'; '.join(reasons)})"
+def _told(name: str, route: Route, options: Options, filled: Filled) -> str:
+    """Say which series fill a role and why, or how many would."""
+    first, *_ = options
+    fitting = [option.series for option in options[name]]
+    chosen = list(dict.fromkeys(short(filling[name]) for filling in filled.fillings))
+    if not chosen:
+        return "1 series fits" if len(fitting) == 1 else f"{len(fitting)} series fit"
+    if len(filled.fillings) > 1 or filled.left:
+        left = ", ".join(map(short, filled.left))
+        alone = f"; nothing fills the other inputs for {left}" if left else ""
+        return f"{', '.join(chosen)}" + (f", each that fits{alone}" if name == first else "")
+    if chosen[0] != short(fitting[0]):
+        return f"{chosen[0]}, the best of {len(fitting)} that goes with the other inputs"
+    return f"{chosen[0]}, {why_preferred(fitting, route.inputs[name].prefer)}"
 
 
-def _candidate(role: str, series: Series, conditions: Sequence[Condition]) -> Candidate:
-    checks = tuple(_check(series, condition) for condition in conditions)
-    return Candidate(
-        role=role,
-        series_uid=series.series_uid,
-        fits=all(check.holds for check in checks),
-        checks=checks,
+def _pick(filling: Filling) -> Pick:
+    return Pick(
+        inputs={name: series.series_uid for name, series in filling.items()},
+        instances={name: series.sop_uids for name, series in filling.items()},
     )
-
-
-def _check(series: Series, condition: Condition) -> Check:
-    values = values_of(series, condition.tag)
-    shown = ", ".join(str(value) for value in values[:4])
-    return Check(
-        condition=_words(condition),
-        found=(shown + (", …" if len(values) > len(values[:4]) else "")) or "nothing",
-        holds=holds(condition, values),
-    )
-
-
-def values_of(series: Series, tag: str) -> tuple[Scalar, ...]:
-    """Return the distinct values of an attribute, or of a fact such as `slices`."""
-    if tag == "slices":
-        return (len(series.sop_uids),)
-    return series.tags.get(tag, ())
-
-
-def holds(condition: Condition, values: Sequence[Scalar]) -> bool:
-    """Say whether the distinct values of an attribute meet the condition."""
-    match condition:
-        case Equals():
-            return bool(values) and all(_same(value, condition.value) for value in values)
-        case OneOf():
-            return bool(values) and all(_among(value, condition.values) for value in values)
-        case Between():
-            return bool(values) and all(
-                isinstance(value, int | float) and condition.low <= value <= condition.high
-                for value in values
-            )
-        case ContainsAll():
-            return all(_among(wanted, values) for wanted in condition.values)
-        case ContainsNone():
-            return not any(_among(unwanted, values) for unwanted in condition.values)
-        case Present():
-            return bool(values)
-
-
-def _same(value: Scalar, wanted: Scalar) -> bool:
-    """Compare as DICOM means it: text without regard to case and padding, numbers as numbers."""
-    if isinstance(value, str) and isinstance(wanted, str):
-        return value.strip().casefold() == wanted.strip().casefold()
-    return value == wanted
-
-
-def _among(value: Scalar, several: Iterable[Scalar]) -> bool:
-    return any(_same(value, each) for each in several)
-
-
-def _words(condition: Condition) -> str:
-    match condition:
-        case Equals():
-            return f"{condition.tag} equals {condition.value}"
-        case Between():
-            return f"{condition.tag} between {condition.low:g} and {condition.high:g}"
-        case Present():
-            return f"{condition.tag} present"
-        case _:
-            op = condition.op.replace("_", " ")
-            return f"{condition.tag} {op} {', '.join(map(str, condition.values))}"

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from app.config import Condition, Route
+from app.config_routes import Condition, Route
 from app.dicom.series import Scalar, Series
-from app.pipeline.route import holds, route
+from app.pipeline.conditions import holds
+from app.pipeline.route import route
 
 CONDITION: TypeAdapter[Condition] = TypeAdapter(Condition)
 
@@ -76,8 +77,9 @@ def test_a_fitting_series_is_taken_with_all_its_instances() -> None:
     """The verdict names the series and the instances that the job will read."""
     (verdict,) = route([series("9", {"Modality": ("CT",)}, slices=3)], [ct_route(IS_CT)])
     assert verdict.taken
-    assert verdict.inputs == {"CT": "9"}
-    assert verdict.instances == {"CT": ("9.0", "9.1", "9.2")}
+    (pick,) = verdict.picks
+    assert pick.inputs == {"CT": "9"}
+    assert pick.instances == {"CT": ("9.0", "9.1", "9.2")}
 
 
 def test_a_refusal_names_the_condition_and_what_was_found() -> None:
@@ -85,7 +87,7 @@ def test_a_refusal_names_the_condition_and_what_was_found() -> None:
     (verdict,) = route([series("9", {"Modality": ("MR",)})], [ct_route(IS_CT)])
     assert not verdict.taken
     assert "Modality equals CT, found MR" in verdict.reason
-    assert verdict.inputs == {}
+    assert not verdict.picks
 
 
 def test_the_number_of_slices_is_a_fact_of_the_series() -> None:
@@ -102,7 +104,7 @@ def test_the_largest_fitting_series_is_chosen_whatever_the_order(
 ) -> None:
     """Equal sizes are decided by the UID."""
     study = [series(uid, {"Modality": ("CT",)}, slices=n) for uid, n in order]
-    assert route(study, [ct_route(IS_CT)])[0].inputs == {"CT": "2"}
+    assert route(study, [ct_route(IS_CT)])[0].picks[0].inputs == {"CT": "2"}
 
 
 def test_one_series_never_fills_two_roles() -> None:
@@ -113,7 +115,7 @@ def test_one_series_never_fills_two_roles() -> None:
     one = series("1", {})
     assert "already fills another input" in route([one], [both])[0].reason
     two = [one, series("2", {})]
-    assert set(route(two, [both])[0].inputs.values()) == {"1", "2"}
+    assert set(route(two, [both])[0].picks[0].inputs.values()) == {"1", "2"}
 
 
 def test_an_empty_study_gets_a_reason_too() -> None:
@@ -154,14 +156,15 @@ def test_the_job_is_the_same_for_the_same_instances_and_another_for_others() -> 
     """Identity depends on study, route, model and instances, on nothing else."""
     study = [series("9", {"Modality": ("CT",)}, slices=3)]
     more = [series("9", {"Modality": ("CT",)}, slices=4)]
-    (first,), (again,), (late,) = (
-        route(each, [ct_route(IS_CT)]) for each in (study, list(reversed(study)), more)
+    first, again, late = (
+        route(each, [ct_route(IS_CT)])[0].picks[0] for each in (study, list(reversed(study)), more)
     )
-    assert first.identity("1.2", "m@1+a") == again.identity("1.2", "m@1+a")
+    assert first.identity("1.2", "r", "m@1+a") == again.identity("1.2", "r", "m@1+a")
     keys = {
-        first.identity("1.2", "m@1+a").key,
-        first.identity("1.2", "m@2+a").key,
-        first.identity("1.3", "m@1+a").key,
-        late.identity("1.2", "m@1+a").key,
+        first.identity("1.2", "r", "m@1+a").key,
+        first.identity("1.2", "r", "m@2+a").key,
+        first.identity("1.2", "s", "m@1+a").key,
+        first.identity("1.3", "r", "m@1+a").key,
+        late.identity("1.2", "r", "m@1+a").key,
     }
-    assert len(keys) == 4
+    assert len(keys) == 5

@@ -13,7 +13,8 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from app.dicom.series import Series, read_header, read_series, scalars
+from app.dicom.headers import read_series
+from app.dicom.series import Series, read_header, scalars
 from app.errors import StudyError, UnreadableDicom
 from tests.properties.strategies import axial, sop_uid, spoil, write_series
 

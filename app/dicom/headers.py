@@ -1,0 +1,216 @@
+"""What the headers of one series say, collected so that the order of arrival never matters.
+
+Headers come from files or from an archive's metadata, a few at a time. What is collected can be
+merged with what was collected before: merging is commutative, associative and idempotent.
+"""
+
+import filecmp
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import pydicom
+
+from app.dicom.facts import facts_of
+from app.dicom.image import PIXELS, Image, image_of
+from app.dicom.layout import to_compare
+from app.dicom.series import Scalar, Series, read_header, text_of, tolerant
+from app.dicom.slices import patient_of
+from app.dicom.tags import order, smallest, tags_of
+from app.dicom.volume import digest_of_values
+from app.errors import StudyError, UnreadableDicom
+
+_FINGERPRINT = 16
+"""Hexadecimal digits of a patient's fingerprint: enough to tell a few patients apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesHeaders:
+    """The headers of some images of one series."""
+
+    study_uid: str
+    series_uid: str
+    tags: Mapping[str, tuple[Scalar, ...]]
+    """Keyword → distinct values over the images, sorted, at most 16; nothing identifying."""
+    images: Mapping[str, Image]
+    """SOP Instance UID → what facts need of the image."""
+    patients: tuple[str, ...]
+    """Fingerprints of the patients that the headers name, sorted."""
+
+    def merged(self, other: Self) -> "SeriesHeaders":
+        """Return what both say together."""
+        (both,) = merge([self, other])  # of one series, or this is a fault of ours
+        return both
+
+    def series(self) -> Series:
+        """Return the series as routes see it."""
+        return Series(
+            study_uid=self.study_uid,
+            series_uid=self.series_uid,
+            sop_uids=tuple(sorted(self.images)),
+            sop_classes=tuple(
+                sorted({str(each["SOPClassUID"][0]) for each in self.images.values()})
+            ),
+            tags=self.tags,
+            facts=facts_of(self.tags, self.images),
+            patients=self.patients,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the headers in the types that JSON knows; what all images share stands once."""
+        common = _common(list(self.images.values()))
+        return {
+            "study_uid": self.study_uid,
+            "series_uid": self.series_uid,
+            "tags": {keyword: list(values) for keyword, values in self.tags.items()},
+            "common": {keyword: list(values) for keyword, values in common.items()},
+            "images": {
+                uid: {k: list(values) for k, values in image.items() if k not in common}
+                for uid, image in sorted(self.images.items())
+            },
+            "patients": list(self.patients),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Return the headers that `to_json` wrote."""
+        common = {keyword: tuple(values) for keyword, values in value["common"].items()}
+        return cls(
+            study_uid=value["study_uid"],
+            series_uid=value["series_uid"],
+            tags={keyword: tuple(values) for keyword, values in value["tags"].items()},
+            images={
+                uid: common | {keyword: tuple(values) for keyword, values in image.items()}
+                for uid, image in value["images"].items()
+            },
+            patients=tuple(value["patients"]),
+        )
+
+
+def read_headers(paths: Iterable[str | Path]) -> list[SeriesHeaders]:
+    """Read the headers of any files of any studies; return them by series, sorted.
+
+    A file that is there twice counts once. Two different files with one SOP Instance UID are
+    refused, because one of them would silently be lost.
+    """
+    files: dict[str, Path] = {}
+    found = []
+    for path in sorted(Path(path) for path in paths):
+        ds = read_header(path)
+        with tolerant(path):
+            one = _one_image(ds, path.name)
+        (sop_uid,) = one.images
+        if sop_uid in files:
+            _check_same_file(files[sop_uid], path, sop_uid)
+            continue
+        files[sop_uid] = path
+        found.append(one)
+    return [compared(each, files) for each in merge(found)]
+
+
+def headers_of(datasets: Iterable[pydicom.Dataset]) -> list[SeriesHeaders]:
+    """Return the same of metadata, which has no pixels and no files."""
+    found = []
+    for ds in datasets:
+        with tolerant("metadata"):
+            found.append(_one_image(ds, "metadata"))
+    return merge(found)
+
+
+def read_series(paths: Iterable[str | Path]) -> list[Series]:
+    """Read the headers of any files of any studies; return their series, sorted."""
+    return [each.series() for each in read_headers(paths)]
+
+
+def merge(several: Iterable[SeriesHeaders]) -> list[SeriesHeaders]:
+    """Merge what is of one series; return the series, sorted."""
+    by_series: dict[tuple[str, str], list[SeriesHeaders]] = {}
+    for each in several:
+        by_series.setdefault((each.study_uid, each.series_uid), []).append(each)
+    return [_merged(by_series[key]) for key in sorted(by_series)]
+
+
+def compared(headers: SeriesHeaders, files: Mapping[str, str | Path]) -> SeriesHeaders:
+    """Return the headers with a digest of the pixels where images lie at one place.
+
+    Only images that their headers do not tell apart are read, and none of them twice. `files` maps
+    the SOP Instance UIDs of the whole series to its files: an image that came before may have to
+    be read now that another one lies at its place.
+    """
+    digests: dict[str, Image] = {}
+    for uid in to_compare(headers.images):
+        if uid in files and (digest := digest_of_values(files[uid])):
+            digests[uid] = {**headers.images[uid], PIXELS: (digest,)}
+    return replace(headers, images={**headers.images, **digests}) if digests else headers
+
+
+def _one_image(ds: pydicom.Dataset, name: str) -> SeriesHeaders:
+    keywords = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
+    uids = {keyword: text_of(ds, keyword) for keyword in keywords}
+    for keyword, uid in uids.items():
+        if not uid:
+            raise UnreadableDicom(f"{name}: has no {keyword}; it cannot be placed in a study")
+    patient = json.dumps(patient_of(ds)).encode()
+    return SeriesHeaders(
+        study_uid=uids["StudyInstanceUID"],
+        series_uid=uids["SeriesInstanceUID"],
+        tags=tags_of(ds),
+        images={uids["SOPInstanceUID"]: image_of(ds) | {"SOPClassUID": (uids["SOPClassUID"],)}},
+        patients=(hashlib.sha256(patient).hexdigest()[:_FINGERPRINT],),
+    )
+
+
+def _check_same_file(one: Path, other: Path, sop_uid: str) -> None:
+    if not filecmp.cmp(one, other, shallow=False):
+        raise StudyError(
+            f"{one.name} and {other.name}: different objects carry the"
+            f" SOP Instance UID {sop_uid}; remove the wrong one"
+        )
+
+
+def _merged(several: list[SeriesHeaders]) -> SeriesHeaders:
+    if len(several) == 1:
+        return several[0]
+    tags: dict[str, set[Scalar]] = {}
+    images: dict[str, Image] = {}
+    for each in several:
+        for keyword, values in each.tags.items():
+            tags.setdefault(keyword, set()).update(values)
+        for uid, image in each.images.items():
+            known = images.setdefault(uid, image)
+            if known is not image and known != image:
+                images[uid] = _of_one_image(known, image)
+    return SeriesHeaders(
+        study_uid=several[0].study_uid,
+        series_uid=several[0].series_uid,
+        tags={keyword: smallest(values) for keyword, values in sorted(tags.items())},
+        images=images,
+        patients=tuple(sorted({patient for each in several for patient in each.patients})),
+    )
+
+
+def _of_one_image(one: Image, other: Image) -> Image:
+    """Merge what two sources say of one image; where they disagree the smaller value stays.
+
+    They do when an archive's metadata is not what its files say. Any rule will do that does not
+    ask who came first.
+    """
+    both = {**one, **other}
+    for keyword in one.keys() & other.keys():
+        both[keyword] = min(one[keyword], other[keyword], key=lambda v: [order(each) for each in v])
+    return both
+
+
+def _common(images: list[Image]) -> Image:
+    """Return the values that all the images share."""
+    if not images:
+        return {}
+    first, *others = images
+    return {
+        keyword: values
+        for keyword, values in first.items()
+        if all(each.get(keyword) == values for each in others)
+    }
