@@ -11,8 +11,8 @@ from app.config_door import Door, Strict, Tls
 from app.config_routes import NAME, Route
 from app.errors import ConfigError
 
-AE_TITLE = r"^(?=.*[!-~])[ -\[\]-~]{1,16}$"
-"""PS3.5 table 6.2-1: printable, no backslash, not blank."""
+AE_TITLE = r"^[!-\[\]-~][ -\[\]-~]{0,15}$"
+"""PS3.5 table 6.2-1: printable, no backslash."""
 
 
 class Assemble(Strict):
