@@ -110,6 +110,12 @@ class DimseArchive(Strict):
     tls: Tls | None = Field(None, description="transport security towards the archive")
     timeout_s: float = Field(60, gt=0, description="limit for each request")
 
+    @model_validator(mode="after")
+    def _can_be_trusted(self) -> "DimseArchive":
+        if self.tls is not None and self.tls.authorities is None:
+            raise ValueError("tls.authorities is needed: who signs the archive's certificate")
+        return self
+
 
 ArchiveConfig = Annotated[
     FolderArchive | FilesArchive | DicomwebArchive | DimseArchive, Field(discriminator="kind")

@@ -73,12 +73,16 @@ class Line:
         except Rejected as error:
             raise self._rejected(error) from error
         except PeerFault as error:
-            raise ArchiveUnavailable(f"{name}: {error}; look at its log") from error
+            raise ArchiveUnavailable(
+                f"{name}: {error}; look at its log, and whether {self.peer.host}:{self.peer.port} "
+                "is its DICOM port"
+            ) from error
         except ConnectionLost as error:
             if self._stopping.is_set():
                 raise self._interrupted() from error
             raise ArchiveUnavailable(
-                f"{name}: the association ended early ({error}); look at its log"
+                f"{name}: the association ended early ({error}); look at its log, and whether it "
+                f"knows our AE title {printable(self.peer.calling)}"
             ) from error
         except ssl.SSLError as error:
             raise ArchiveUnavailable(
@@ -135,4 +139,4 @@ def _kind(status: int) -> str:
         return "out of resources"
     if status >> 8 == 0xA9:  # noqa: PLR2004  # same
         return "what is asked does not fit the SOP class"
-    return "it cannot process it" if status >> 12 == 0xC else "no known reason"  # noqa: PLR2004  # same
+    return "it cannot do it; look at its log" if status >> 12 == 0xC else "no known reason"  # noqa: PLR2004  # same

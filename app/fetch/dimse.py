@@ -60,14 +60,15 @@ class DimseRemote:
         for one in find(self._line, "STUDY", of_study | {COUNT: ""}):
             if _uid(one, "Study") == study_uid and (number := _number(one, COUNT)) is not None:
                 return number
-        counts = [self._count_of(study_uid, each) for each in self.series(study_uid)]
-        return sum(counts) if counts and all(counts) else None
+        counts = [_number(each, SERIES_COUNT) for each in self.series(study_uid)]
+        known = [number for number in counts if number is not None]
+        return sum(known) if known and len(known) == len(counts) else None
 
     def series(self, study_uid: str) -> list[Attributes]:
-        """Return what the archive tells of each series."""
+        """Return what the archive tells of each series; where it does not count, we do."""
         keys = dict.fromkeys(SERIES_KEYS, "")
         answers = find(self._line, "SERIES", {"StudyInstanceUID": study_uid} | keys)
-        return [_counted(one) for one in answers if _uid(one, "Series")]
+        return [self._counted(study_uid, one) for one in answers if _uid(one, "Series")]
 
     def headers(self, study_uid: str, series_uid: str) -> None:  # noqa: ARG002  # it cannot say
         """Return nothing: C-FIND tells no headers of images."""
@@ -100,10 +101,13 @@ class DimseRemote:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _count_of(self, study_uid: str, series: Attributes) -> int:
-        """Return how many objects a series has, 0 when the archive does not tell."""
-        said = _number(series, SERIES_COUNT)
-        return len(self._objects(study_uid, _uid(series, "Series"))) if said is None else said
+    def _counted(self, study_uid: str, one: Answer) -> Attributes:
+        """Return the answer with its count as a number; without one when nobody can count."""
+        number = _number(one, SERIES_COUNT)
+        if number is None:
+            number = len(self._objects(study_uid, _uid(one, "Series"))) or None
+        rest = {keyword: values for keyword, values in one.items() if keyword != SERIES_COUNT}
+        return rest if number is None else rest | {SERIES_COUNT: (number,)}
 
     def _objects(self, study_uid: str, series_uid: str) -> dict[str, str]:
         """Return the SOP class, or nothing, of each object of a series that the archive lists."""
@@ -189,10 +193,3 @@ def _first(one: Attributes, keyword: str) -> str:
 def _number(one: Attributes, keyword: str) -> int | None:
     text = _first(one, keyword)
     return int(text) if text.isdecimal() and len(text) < 10 else None  # noqa: PLR2004  # sane
-
-
-def _counted(one: Answer) -> Attributes:
-    """Return the answer with its count as a number, or without a count."""
-    number = _number(one, SERIES_COUNT)
-    rest = {keyword: values for keyword, values in one.items() if keyword != SERIES_COUNT}
-    return rest if number is None else rest | {SERIES_COUNT: (number,)}

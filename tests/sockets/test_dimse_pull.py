@@ -7,11 +7,9 @@ Not covered: archives that break the protocol (test_dimse_faults), and TLS beyon
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydicom.uid import (
-    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -21,13 +19,11 @@ from pydicom.uid import (
 )
 
 from app.config import DimseArchive
-from app.dicom.query import echo
 from app.errors import ArchiveRefused, ArchiveUnavailable
 from app.fetch.dimse import DimseRemote
-from app.pipeline.line import line_to
 from tests.peers import require
-from tests.sockets.pulls import NODE, Site, dcmqrscp, digests, orthanc, site
-from tests.sockets.scu import CANARY, Made, image, images, new_study
+from tests.sockets.pulls import Site, dcmqrscp, digests, orthanc, site
+from tests.sockets.scu import CANARY, Made, image, new_study
 
 pytestmark = pytest.mark.slow
 
@@ -96,10 +92,10 @@ def test_a_move_to_where_nobody_is_says_what_to_look_at(ours: Site) -> None:
     objects = study(ExplicitVRLittleEndian)
     with orthanc(9, objects) as archive:
         remote = ours.remote(archive.dicom_port, "ORTHANC", retrieve="move")
-        with pytest.raises(ArchiveUnavailable, match="pacs"):
+        with pytest.raises(ArchiveUnavailable, match="C-MOVE"):
             ours.fetch(remote, objects[0].study_uid)
         stranger = ours.remote(archive.dicom_port, "ORTHANC", calling_ae_title="NOBODY")
-        with pytest.raises((ArchiveRefused, ArchiveUnavailable), match="pacs"):
+        with pytest.raises(ArchiveUnavailable, match="knows our AE title NOBODY"):
             [*stranger.studies({})]
 
 
@@ -109,16 +105,16 @@ def test_a_move_to_where_nobody_is_says_what_to_look_at(ours: Site) -> None:
 @pytest.mark.dcmtk
 @pytest.mark.parametrize("way", ["get", "move"])
 def test_dcmqrscp_gives_each_object_once(ours: Site, tmp_path: Path, way: str) -> None:
-    """The same with an archive that does not count and stores as it likes."""
+    """The same with an archive that does not count."""
     require("dcmqrscp", "storescu")
-    objects = study(*PLAIN)
+    objects = study(ExplicitVRLittleEndian, each=4)  # it would rewrite the others
     uid = objects[0].study_uid
     with dcmqrscp(tmp_path / "qr", ours.door.port, objects) as archive:
         remote = ours.remote(archive.dicom_port, archive.ae_title, retrieve=way)
         assert [uid in page for page in remote.studies({})] == [True]
         assert remote.count(uid) == 4
         assert ours.fetch(remote, uid) == {each.sop_uid for each in objects}
-        assert ours.digests_of(objects).keys() == digests(objects).keys()
+        assert ours.digests_of(objects) == digests(objects)
 
 
 @pytest.mark.dcmtk
