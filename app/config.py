@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from app.config_door import Door, Strict, Tls
 from app.config_routes import NAME, Route
+from app.config_sources import Source
 from app.errors import ConfigError
 
 AE_TITLE = r"^[!-\[\]-~][ -\[\]-~]{0,15}$"
@@ -144,6 +145,7 @@ class Config(Strict):
     archives: dict[Annotated[str, Field(pattern=NAME)], ArchiveConfig] = Field(
         min_length=1, description="where results go, by name"
     )
+    sources: tuple[Source, ...] = Field((), description="archives that are asked for studies")
     models: tuple[Model, ...] = Field(min_length=1, description="models the node runs")
     routes: tuple[Route, ...] = Field(min_length=1, description="which series go to which model")
 
@@ -152,6 +154,12 @@ class Config(Strict):
         faults = [
             *_repeated("models", [model.name for model in self.models]),
             *_repeated("routes", [route.name for route in self.routes]),
+            *_repeated("sources", [source.archive for source in self.sources]),
+            *(
+                f"sources.{source.archive}: no archive of that name can be asked"
+                for source in self.sources
+                if not isinstance(self.archives.get(source.archive), DicomwebArchive | DimseArchive)
+            ),
         ]
         models = {model.name for model in self.models}
         for route in self.routes:

@@ -9,17 +9,10 @@ from typing import Protocol
 
 from app.dicom.headers import SeriesHeaders
 from app.dicom.series import Scalar
-from app.door.incoming import Incoming
+from app.door.parts import Keep
 
 Attributes = Mapping[str, tuple[Scalar, ...]]
 """Keyword → values, as conditions see them; nothing that identifies a person."""
-
-
-class Keep(Protocol):
-    """Where objects go: `Intake.begin` for one source and one study."""
-
-    def __call__(self, transfer_syntax: str, *, claimed: tuple[str, str]) -> Incoming:
-        """Let an object in; `claimed` is the SOP class and UID that the archive says it has."""
 
 
 class Remote(Protocol):

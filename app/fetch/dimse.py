@@ -13,8 +13,9 @@ from app.config import DimseArchive
 from app.dicom.calling import Line
 from app.dicom.dimse import Status
 from app.dicom.query import Answer, Retrieved, find, get, move
+from app.door.parts import Keep
 from app.errors import ArchiveRefused, ArchiveUnavailable, OutOfResources
-from app.fetch.archive import Attributes, Keep
+from app.fetch.archive import Attributes
 from app.pipeline.line import line_to
 
 log = logging.getLogger(__name__)
