@@ -293,12 +293,20 @@ class Role(Strict):
         )
 
 
+def _not_a_boolean(value: Any) -> Any:
+    """Undo YAML's reading of a bare off."""
+    return "off" if value is False else value
+
+
+Mode = Annotated[Literal["live", "shadow", "off"], BeforeValidator(_not_a_boolean)]
+
+
 class Route(Strict):
     """Which series of a study a model reads and where its results go."""
 
     name: str = Field(pattern=NAME, description="name of the route")
     model: str = Field(description="name of the model that runs")
-    mode: Literal["live", "shadow", "off"] = Field(
+    mode: Mode = Field(
         "live", description="`shadow`: everything runs, nothing is sent; `off`: takes no study"
     )
     study: tuple[StudyCondition, ...] = Field(

@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Self
@@ -20,14 +20,17 @@ import requests
 from tests.waiting import wait_until
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
-DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+PLUGINS = {
+    "orthanc-dicomweb": Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so"),
+    "orthanc-python": Path("/usr/share/orthanc/plugins/libOrthancPython.so"),
+}
 STOP_S = 20.0
 
 
 def find(tool: str) -> str | None:
     """Return the path of an installed program or plugin."""
-    if tool == "orthanc-dicomweb":
-        return str(DICOMWEB_PLUGIN) if DICOMWEB_PLUGIN.exists() else None
+    if tool in PLUGINS:
+        return str(PLUGINS[tool]) if PLUGINS[tool].exists() else None
     return shutil.which(tool, path=PATH)
 
 
@@ -98,10 +101,19 @@ def free_port() -> int:
 class Orthanc:
     """A real Orthanc with its DICOMweb plugin, on free ports, with a storage of its own.
 
+    `settings` are added to its configuration, in place of what is there under the same key.
+
     Orthanc 1.10 cannot bind to the loopback address alone; HTTP is answered to this machine only.
     """
 
-    def __init__(self, storage: Path | None = None) -> None:
+    def __init__(
+        self,
+        storage: Path | None = None,
+        settings: Mapping[str, object] | None = None,
+        **environment: str,
+    ) -> None:
+        self._settings = settings or {}
+        self._environment = environment
         self._stack = ExitStack()
         if storage is None:
             temporary = tempfile.TemporaryDirectory(prefix="orthanc-")
@@ -143,6 +155,7 @@ class Orthanc:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [find("Orthanc") or "Orthanc", str(configuration)],
+                env=os.environ | self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -205,7 +218,7 @@ class Orthanc:
             "Name": "archive of a test",
             "StorageDirectory": str(self.storage / "db"),
             "IndexDirectory": str(self.storage / "db"),
-            "Plugins": [str(DICOMWEB_PLUGIN)],
+            "Plugins": [str(PLUGINS["orthanc-dicomweb"])],
             "HttpPort": self.http_port,
             "DicomPort": self.dicom_port,
             "DicomAet": "ORTHANC",
@@ -215,6 +228,7 @@ class Orthanc:
             "DicomAlwaysAllowStore": True,
             "UnknownSopClassAccepted": True,
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": False},
+            **self._settings,
         }
 
 

@@ -8,17 +8,20 @@ import argparse
 import inspect
 import re
 import types
-import typing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pydantic
 import pytest
 
 from app import cli, errors
 from app.config import Config
+from app.config_routes import STUDY_FACTS, Asking, Gates, Preference, Relation
+from app.dicom.facts import FACTS
 from app.log import FILE_VARIABLE, KEEP_VARIABLE, LEVEL_VARIABLE, MAX_MB_VARIABLE
 from app.pipeline import STAGES
+from app.pipeline.gates import KINDS, LIMITS
 from app.store.jobs import Event, State
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -40,7 +43,7 @@ def models_in(annotation: object) -> Iterator[type[pydantic.BaseModel]]:
         if issubclass(annotation, pydantic.BaseModel):
             yield annotation
         return
-    for inner in typing.get_args(annotation):
+    for inner in get_args(annotation):
         yield from models_in(inner)
 
 
@@ -52,12 +55,22 @@ def config_table() -> str:
 
 def _rows(model: type[pydantic.BaseModel], above: str) -> Iterator[tuple[str, str, str]]:
     for name, field in model.model_fields.items():
-        inner = [*models_in(field.annotation)]
-        conditions = name == "inputs"  # the operators have a table of their own
+        # Conditions and gates have tables of their own.
+        inner = [m for m in models_in(field.annotation) if m not in {*get_args(Asking | Relation)}]
         if field.description:
             yield f"`{above}{name}`", _default(field), field.description
-        for part in [] if conditions else inner:
-            yield from _rows(part, f"{above}{name}.")
+        for part in inner:
+            if part is not Gates:
+                yield from _rows(part, f"{above}{name}.")
+
+
+def gate_table() -> str:
+    """Return the README's table of gates; print it to renew the table there."""
+    rows = (
+        (f"`{name}`", _default(field) or "none", field.description or "")
+        for name, field in Gates.model_fields.items()
+    )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _default(field: pydantic.fields.FieldInfo) -> str:
@@ -74,6 +87,22 @@ def test_the_table_of_keys_is_what_the_code_says() -> None:
     text = README.read_text(encoding="utf-8")
     for row in config_table().splitlines():
         assert row in text, f"README.md lacks this row: {row}"
+
+
+def test_the_table_of_gates_is_what_the_code_says() -> None:
+    """Code, default and meaning stand once, in app/config_routes.py."""
+    text = README.read_text(encoding="utf-8")
+    lacking = [row for row in gate_table().splitlines() if row not in text]
+    assert not lacking, f"README.md lacks these rows: {lacking}"
+    assert {*Gates.model_fields} == {*LIMITS, *KINDS}
+
+
+def test_the_table_of_facts_is_what_the_code_says() -> None:
+    """Name and meaning stand once, in app/dicom/facts.py."""
+    text = README.read_text(encoding="utf-8")
+    rows = [f"| `{name}` | {meaning} |" for name, meaning in FACTS.items()]
+    lacking = [row for row in rows if row not in text]
+    assert not lacking, "README.md lacks these rows:\n" + "\n".join(lacking)
 
 
 def commands(parser: argparse.ArgumentParser) -> list[str]:
@@ -102,6 +131,11 @@ TOLD = {
     "event": [*Event],
     "error": error_names(),
     "stage": [*STAGES],
+    "fact": [*FACTS, *STUDY_FACTS],
+    "operator": [
+        get_args(kind.model_fields["op"].annotation)[0] for kind in get_args(Asking | Relation)
+    ],
+    "preference": [*Preference],
     "environment variable": [
         *(LEVEL_VARIABLE, FILE_VARIABLE, MAX_MB_VARIABLE, KEEP_VARIABLE),
         "HOLOSCAN_CONFIG_PATH",
@@ -129,7 +163,8 @@ def test_keys_are_found_at_every_depth() -> None:
     """Sections, dictionaries of unions, tuples in dictionaries, and plain values."""
     keys = set(TOLD["configuration key"])
     assert {"data", "door.port", "archives.token_env", "routes.inputs", "models.folder"} <= keys
-    assert {"routes.inputs.op", "routes.inputs.low", "jobs.retry_delays_s"} <= keys
+    assert {"routes.inputs.where.op", "routes.study.not", "routes.inputs.gates.tilt"} <= keys
+    assert "jobs.retry_delays_s" in keys
 
 
 @pytest.mark.parametrize(

@@ -85,12 +85,13 @@ def _frames_of_reference(images: Mapping[str, Image]) -> int:
 
 
 def _attenuation_corrected(tags: Mapping[str, tuple[Scalar, ...]]) -> tuple[str, ...]:
-    """Look into Corrected Image, and into the method where that is silent (PS3.3 C.8.9.1)."""
+    """Say yes where no attribute denies it: Corrected Image, then the method (PS3.3 C.8.9.1)."""
     corrections = {str(value).upper() for value in tags.get("CorrectedImage", ())}
-    method = {str(value).upper() for value in tags.get("AttenuationCorrectionMethod", ())}
-    if "ATTN" in corrections or method - {"NONE", "NO"}:
-        return ("yes" if "ATTN" in corrections or not corrections else "no",)
-    return ("no",) if corrections or method else ()
+    methods = {str(value).upper() for value in tags.get("AttenuationCorrectionMethod", ())}
+    if not corrections and not methods:
+        return ()
+    denied = (corrections and "ATTN" not in corrections) or (methods and methods <= {"NONE", "NO"})
+    return ("no" if denied else "yes",)
 
 
 def _acquired_at(images: Mapping[str, Image]) -> tuple[str, ...]:

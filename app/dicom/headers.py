@@ -7,7 +7,7 @@ merged with what was collected before: merging is commutative, associative and i
 import filecmp
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -97,27 +97,12 @@ def read_headers(paths: Iterable[str | Path]) -> list[SeriesHeaders]:
     refused, because one of them would silently be lost.
     """
     files: dict[str, Path] = {}
-    found = []
-    for path in sorted(Path(path) for path in paths):
-        ds = read_header(path)
-        with tolerant(path):
-            one = _one_image(ds, path.name)
-        (sop_uid,) = one.images
-        if sop_uid in files:
-            _check_same_file(files[sop_uid], path, sop_uid)
-            continue
-        files[sop_uid] = path
-        found.append(one)
-    return [compared(each, files) for each in merge(found)]
+    return [compared(each, files) for each in merge(_each_file(paths, files))]
 
 
 def headers_of(datasets: Iterable[pydicom.Dataset]) -> list[SeriesHeaders]:
     """Return the same of metadata, which has no pixels and no files."""
-    found = []
-    for ds in datasets:
-        with tolerant("metadata"):
-            found.append(_one_image(ds, "metadata"))
-    return merge(found)
+    return merge(_each_dataset(datasets))
 
 
 def read_series(paths: Iterable[str | Path]) -> list[Series]:
@@ -127,10 +112,10 @@ def read_series(paths: Iterable[str | Path]) -> list[Series]:
 
 def merge(several: Iterable[SeriesHeaders]) -> list[SeriesHeaders]:
     """Merge what is of one series; return the series, sorted."""
-    by_series: dict[tuple[str, str], list[SeriesHeaders]] = {}
+    found: dict[tuple[str, str], _Collected] = {}
     for each in several:
-        by_series.setdefault((each.study_uid, each.series_uid), []).append(each)
-    return [_merged(by_series[key]) for key in sorted(by_series)]
+        found.setdefault((each.study_uid, each.series_uid), _Collected()).add(each)
+    return [found[key].headers(*key) for key in sorted(found)]
 
 
 def compared(headers: SeriesHeaders, files: Mapping[str, str | Path]) -> SeriesHeaders:
@@ -145,6 +130,54 @@ def compared(headers: SeriesHeaders, files: Mapping[str, str | Path]) -> SeriesH
         if uid in files and (digest := digest_of_values(files[uid])):
             digests[uid] = {**headers.images[uid], PIXELS: (digest,)}
     return replace(headers, images={**headers.images, **digests}) if digests else headers
+
+
+class _Collected:
+    """What was said of one series so far; only this grows, whatever the number of files."""
+
+    def __init__(self) -> None:
+        self._tags: dict[str, set[Scalar]] = {}
+        self._images: dict[str, Image] = {}
+        self._patients: set[str] = set()
+
+    def add(self, headers: SeriesHeaders) -> None:
+        for keyword, values in headers.tags.items():
+            self._tags.setdefault(keyword, set()).update(values)
+        for uid, image in headers.images.items():
+            known = self._images.setdefault(uid, image)
+            if known is not image and known != image:
+                self._images[uid] = _of_one_image(known, image)
+        self._patients.update(headers.patients)
+
+    def headers(self, study_uid: str, series_uid: str) -> SeriesHeaders:
+        return SeriesHeaders(
+            study_uid=study_uid,
+            series_uid=series_uid,
+            tags={keyword: smallest(values) for keyword, values in sorted(self._tags.items())},
+            images=self._images,
+            patients=tuple(sorted(self._patients)),
+        )
+
+
+def _each_file(paths: Iterable[str | Path], files: dict[str, Path]) -> Iterator[SeriesHeaders]:
+    """Yield the header of each file but copies; note in `files` which file is which image."""
+    for path in sorted(Path(path) for path in paths):
+        ds = read_header(path)
+        with tolerant(path):
+            one = _one_image(ds, path.name)
+        (sop_uid,) = one.images
+        if sop_uid in files:
+            _check_same_file(files[sop_uid], path, sop_uid)
+        else:
+            files[sop_uid] = path
+            yield one
+
+
+def _each_dataset(datasets: Iterable[pydicom.Dataset]) -> Iterator[SeriesHeaders]:
+    for ds in datasets:
+        with tolerant("metadata"):
+            one = _one_image(ds, "metadata")
+        yield one
 
 
 def _one_image(ds: pydicom.Dataset, name: str) -> SeriesHeaders:
@@ -169,27 +202,6 @@ def _check_same_file(one: Path, other: Path, sop_uid: str) -> None:
             f"{one.name} and {other.name}: different objects carry the"
             f" SOP Instance UID {sop_uid}; remove the wrong one"
         )
-
-
-def _merged(several: list[SeriesHeaders]) -> SeriesHeaders:
-    if len(several) == 1:
-        return several[0]
-    tags: dict[str, set[Scalar]] = {}
-    images: dict[str, Image] = {}
-    for each in several:
-        for keyword, values in each.tags.items():
-            tags.setdefault(keyword, set()).update(values)
-        for uid, image in each.images.items():
-            known = images.setdefault(uid, image)
-            if known is not image and known != image:
-                images[uid] = _of_one_image(known, image)
-    return SeriesHeaders(
-        study_uid=several[0].study_uid,
-        series_uid=several[0].series_uid,
-        tags={keyword: smallest(values) for keyword, values in sorted(tags.items())},
-        images=images,
-        patients=tuple(sorted({patient for each in several for patient in each.patients})),
-    )
 
 
 def _of_one_image(one: Image, other: Image) -> Image:

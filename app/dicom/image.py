@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Final
 
 import pydicom
+from pydicom.tag import Tag
+from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from app.dicom.series import Scalar, scalars
 from app.dicom.tags import MAX_TEXT, MAX_VALUES
@@ -15,6 +17,8 @@ FRAMES: Final = "frames"
 """Key of the number of frames, of images that hold several or may."""
 B_VALUE: Final = "b"
 """Key of the b-value, wherever the vendor keeps it."""
+LOSSY: Final = "lossy"
+"""Key of images that were compressed with loss."""
 PIXELS: Final = "pixels"
 """Key of the digest of the values, known only where images had to be compared."""
 
@@ -61,15 +65,22 @@ _KEPT = (
     "SeriesDate",
     "SeriesTime",
 )
+_TAGS = {keyword: Tag(keyword) for keyword in _KEPT if keyword != B_VALUE}
+_LOSSY_SYNTAXES = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless}
+"""Encodings that always lose something; JPEG 2000 may or may not."""
 _MOST_FRAMES = 1_000_000
 
 
 def image_of(ds: pydicom.Dataset) -> dict[str, tuple[Scalar, ...]]:
     """Return what is kept of one header."""
-    image = {keyword: _short(scalars(ds, keyword)) for keyword in _KEPT}
+    image: dict[str, tuple[Scalar, ...]] = {
+        keyword: _short(scalars(ds, tag)) for keyword, tag in _TAGS.items() if tag in ds
+    }
     image[FRAMES] = _frames(ds)
-    image[B_VALUE] = _b_value(ds)
-    image["DiffusionGradientOrientation"] = _gradient(ds)
+    image[LOSSY] = ("yes",) if _is_lossy(ds) else ()
+    if "MR" in scalars(ds, "Modality"):  # private blocks cost time
+        image[B_VALUE] = _b_value(ds)
+        image["DiffusionGradientOrientation"] = _gradient(ds)
     return {keyword: values for keyword, values in image.items() if values}
 
 
@@ -89,6 +100,12 @@ def _frames(ds: pydicom.Dataset) -> tuple[int, ...]:
     return (min(max(number, 1), _MOST_FRAMES),)
 
 
+def _is_lossy(ds: pydicom.Dataset) -> bool:
+    """Ask the header, and the encoding, since not every sender says in the header what it did."""
+    syntax = getattr(getattr(ds, "file_meta", None), "TransferSyntaxUID", "")
+    return "01" in scalars(ds, "LossyImageCompression") or str(syntax) in _LOSSY_SYNTAXES
+
+
 def _b_value(ds: pydicom.Dataset) -> tuple[Scalar, ...]:
     """Return the b-value in s/mm² from the standard's attributes or else the vendor's own."""
     standard = scalars(ds, "DiffusionBValue") or _nested(ds, "DiffusionBValue")
@@ -103,8 +120,13 @@ def _b_value(ds: pydicom.Dataset) -> tuple[Scalar, ...]:
 
 
 def _gradient(ds: pydicom.Dataset) -> tuple[Scalar, ...]:
+    """Return the direction of the diffusion gradient, in the vendor's own axes."""
     keyword = "DiffusionGradientOrientation"
-    return _short(scalars(ds, keyword) or _nested(ds, keyword) or _siemens(ds, 0x0E))
+    found = scalars(ds, keyword) or _nested(ds, keyword) or _siemens(ds, 0x0E)
+    if not found:
+        axes = (_private(ds, 0x0019, "GEMS_ACQU_01", element) for element in (0xBB, 0xBC, 0xBD))
+        found = tuple(value for axis in axes for value in axis)
+    return _short(found)
 
 
 def _nested(ds: pydicom.Dataset, keyword: str) -> tuple[Scalar, ...]:

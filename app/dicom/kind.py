@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from app.dicom.image import FRAMES, Image
+from app.dicom.image import FRAMES, LOSSY, Image
 from app.dicom.series import Scalar
 
 MANUFACTURER: Final = "Marginalia"
@@ -61,7 +61,7 @@ def kind_facts(tags: Tags, images: Mapping[str, Image]) -> dict[str, tuple[Scala
     own = MANUFACTURER in tags.get("Manufacturer", ()) and MODEL_NAME in tags.get(
         "ManufacturerModelName", ()
     )
-    lossy = "01" in tags.get("LossyImageCompression", ())
+    lossy = any(LOSSY in image for image in images.values())
     facts: dict[str, tuple[Scalar, ...]] = {
         "kind": tuple(sorted(kinds - {""})),
         "multi_frame": ("yes" if many else "no",),
@@ -88,4 +88,4 @@ def _kind(tags: Tags, sop_class: str, *image_type: Scalar) -> str:
 def _named_localizer(tags: Tags) -> bool:
     """Say whether the description calls it one; MR localizers have no Image Type of their own."""
     texts = tags.get("SeriesDescription", ()) or tags.get("ProtocolName", ())
-    return any(_LOCALIZER.search(str(text)) for text in texts)
+    return any(_LOCALIZER.search(str(text).replace("_", " ")) for text in texts)

@@ -7,6 +7,7 @@ built, and no other.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -86,21 +87,25 @@ def _lies(images: Mapping[str, Image]) -> list[_Lie]:
     return [
         _Lie(
             uid=uid,
-            position=_or_none(position_of, images[uid], "ImagePositionPatient"),
-            orientation=_or_none(orientation_of, images[uid], "ImageOrientationPatient"),
-            pixel_spacing_mm=_or_none(pixel_spacing_of, images[uid], "PixelSpacing"),
+            position=_or_none(position_of, _one(images[uid], "ImagePositionPatient")),
+            orientation=_or_none(orientation_of, _one(images[uid], "ImageOrientationPatient")),
+            pixel_spacing_mm=_or_none(pixel_spacing_of, _one(images[uid], "PixelSpacing")),
         )
         for uid in sorted(images)
     ]
 
 
+def _one(image: Image, keyword: str) -> tuple[Scalar, ...]:
+    """Return an attribute of a single-frame image; the frames of others lie in several places."""
+    return () if FRAMES in image else image.get(keyword, ())
+
+
+@lru_cache(maxsize=2**14)  # the images of a series share most of them
 def _or_none(
-    read: Callable[[tuple[Scalar, ...], str], Vector], image: Image, keyword: str
+    read: Callable[[tuple[Scalar, ...], str], Vector], values: tuple[Scalar, ...]
 ) -> Vector | None:
-    if FRAMES in image:
-        return None  # its frames lie in several places
     try:
-        return read(image.get(keyword, ()), "")
+        return read(values, "")
     except UnsupportedGeometry:
         return None
 

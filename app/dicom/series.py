@@ -17,6 +17,7 @@ import pydicom
 from pydicom import config
 from pydicom.tag import BaseTag
 
+from app.dicom.keywords import is_number
 from app.errors import NodeError, OutOfResources, UnreadableDicom
 
 Scalar = str | int | float
@@ -28,7 +29,6 @@ logging.getLogger("pydicom").setLevel(logging.ERROR)
 BULK_BYTES = 64 * 1024
 """Longer values stay in the file."""
 
-NUMBERS = frozenset(["DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"])
 _LARGEST = 2**63
 
 
@@ -133,7 +133,7 @@ def text_of(ds: pydicom.Dataset, keyword: str) -> str:
 
 
 def _scalar(value: Any, vr: str) -> Scalar:
-    if vr in NUMBERS and isinstance(value, int | float):
+    if is_number(vr) and isinstance(value, int | float):
         if isinstance(value, int):
             return int(value) if abs(value) < _LARGEST else _clean(value)
         if math.isfinite(value):

@@ -22,7 +22,7 @@ TOLERANCE_MM: Final = 0.02
 SAME_PLACE_MM: Final = 0.01
 _SAME_DIRECTION = 1e-3
 _SAME_SPACING = 1e-3
-SHEAR = 2e-3
+_SHEAR = 2e-3
 """Sideways drift for each mm along the normal that is rounding and no tilt (0.1°)."""
 _MOSTLY_REGULAR = 0.5
 
@@ -106,7 +106,10 @@ def places(positions: Vector, normal: Vector) -> list[list[NDArray[np.intp]]]:
         else:
             levels.append([index])
     return [
-        [np.array(level)[group] for group in alike(positions[level], _aside)] for level in levels
+        [np.array(level)[group] for group in alike(positions[level], _aside)]
+        if len(level) > 1
+        else [np.array(level)]
+        for level in levels
     ]
 
 
@@ -118,7 +121,7 @@ def tilt_deg(positions: Vector, normal: Vector) -> float:
         return 0.0
     sideways = moved - np.outer(depths, normal)
     slope = float(np.linalg.norm((depths @ sideways) / (depths @ depths)))
-    if slope <= SHEAR or slope * depths[-1] <= TOLERANCE_MM:
+    if slope <= _SHEAR or slope * depths[-1] <= TOLERANCE_MM:
         return 0.0
     return float(np.degrees(np.arctan(slope)))
 

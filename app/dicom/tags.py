@@ -8,20 +8,12 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 
-from app.dicom.series import NUMBERS, Scalar, scalars
+from app.dicom.keywords import is_plain, tells_nobody
+from app.dicom.series import Scalar, scalars
 
 MAX_VALUES: Final = 16
 """Distinct values of an attribute that are kept: the smallest, so that order never decides."""
 MAX_TEXT: Final = 256
-
-_TEXTS = frozenset(["AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UT"])
-_PATIENT_GROUP, _VISIT_GROUP = 0x0010, 0x0038
-_PATIENT_KEPT = frozenset({"PatientAge", "PatientSex", "PatientSize", "PatientWeight"})
-# Names of machines and protocols: routes need them, and they name nobody.
-_NAMES_KEPT = frozenset(
-    {"ManufacturerModelName", "ProtocolName", "PulseSequenceName", "SequenceName", "StationName"}
-)
-_IDENTIFYING = ("Accession", "Address", "Comment", "Operator", "Physician", "Tele")
 
 
 def tags_of(ds: pydicom.Dataset) -> dict[str, tuple[Scalar, ...]]:
@@ -29,7 +21,7 @@ def tags_of(ds: pydicom.Dataset) -> dict[str, tuple[Scalar, ...]]:
     tags = {}
     for tag in ds.keys():  # noqa: SIM118  # a Dataset iterates over elements, not over tags
         keyword = keyword_for_tag(tag)
-        if keyword and _tells_nobody(tag.group, keyword) and _is_plain(ds, tag):
+        if keyword and tells_nobody(tag.group, keyword) and _is_plain(ds, tag):
             tags[keyword] = smallest(v for v in scalars(ds, tag) if len(str(v)) <= MAX_TEXT)
     return {keyword: values for keyword, values in tags.items() if values}
 
@@ -44,15 +36,6 @@ def order(value: Scalar) -> tuple[bool, Scalar]:
     return isinstance(value, str), value
 
 
-def _tells_nobody(group: int, keyword: str) -> bool:
-    """Say whether an element can hold nothing that identifies a person."""
-    if group == _PATIENT_GROUP:
-        return keyword in _PATIENT_KEPT
-    if group == _VISIT_GROUP or any(word in keyword for word in _IDENTIFYING):
-        return False
-    return not keyword.endswith("Name") or keyword in _NAMES_KEPT
-
-
 def _is_plain(ds: pydicom.Dataset, tag: BaseTag) -> bool:
     """Say whether an element is short text or a number, going by its VR alone."""
     element = ds.get_item(tag, keep_deferred=True)
@@ -62,5 +45,4 @@ def _is_plain(ds: pydicom.Dataset, tag: BaseTag) -> bool:
             return False  # longer than BULK_BYTES: left in the file
         if vr in (None, "UN"):  # implicit VR, or passed on by a system that did not know it
             vr = dictionary_VR(element.tag)
-    # The dictionary gives a choice such as "US or SS" for a few.
-    return any(each in NUMBERS or each in _TEXTS for each in str(vr).split(" or "))
+    return is_plain(str(vr))

@@ -31,9 +31,9 @@ _BY_NAME = (
     ("stir", r"\w*stir|tirm"),
     ("swi", r"swi|swan|suscept\w*|swip?|venobold"),
     ("t2star", r"t2 ?\*|t2 ?star|gre t2|hemo|medic|t2 fl2d|merge"),
-    ("t1", r"t1\w*|mp ?-?rage|bravo|f?spgr|vibe|lava|thrive|tfl3d|mp2rage"),
-    ("t2", r"t2\w*"),
-    ("pd", r"pdw?|proton ?density|pd\w*|dp"),
+    ("t1", r"t1(?!\d)\w*|mp ?-?rage|bravo|f?spgr|vibe|lava|thrive|tfl3d|mp2rage"),
+    ("t2", r"t2(?!\d)\w*"),
+    ("pd", r"pd(?:w|fs)?|proton ?density|dp"),
 )
 _NAMES = [(name, re.compile(rf"(?<![a-z0-9])(?:{words})(?![a-z0-9])")) for name, words in _BY_NAME]
 

@@ -1,7 +1,7 @@
 """The door as a process: `python -m app.door --config app.yaml --data FOLDER`.
 
 Prints one JSON line, `{"listening": port}`, when it takes associations, with `"http": port` if it
-has a STOW-RS door too. Ends on SIGTERM, on SIGINT, and when the pipe that its parent holds as our
+has an HTTP door too. Ends on SIGTERM, on SIGINT, and when the pipe that its parent holds as our
 standard input is closed.
 """
 
@@ -47,7 +47,7 @@ def _serve(config: Path, data: Path, stop: threading.Event) -> None:
             log.warning("%d objects of an earlier process were noted now", adopted)
         servers: dict[str, Server] = {"listening": Scp(door, intake, store)}
         if door.http is not None:
-            servers["http"] = _stow(door.http, intake, store)
+            servers["http"] = _web(door.http, intake, store)
         stack.callback(_close, servers.values())
         ready({name: server.open() for name, server in servers.items()})
         stop.wait()
@@ -72,10 +72,11 @@ def _close(servers: Iterable[Server]) -> None:
         each.join()
 
 
-def _stow(http: Http, intake: Intake, store: Store) -> Server:
-    from app.door.stow import StowServer  # noqa: PLC0415  # a door without it loads no web server
+def _web(http: Http, intake: Intake, store: Store) -> Server:
+    from app.door.web import WebServer  # noqa: PLC0415  # a door without it loads no web server
 
-    return StowServer(http, intake, store)
+    # no archive can be asked yet
+    return WebServer(http, intake.limits, intake=intake, store=store, sources=())
 
 
 if __name__ == "__main__":

@@ -4,13 +4,12 @@ A gate judges by what is known: the headers may not have been read yet, or may n
 gates let through is judged again, pixel by pixel, when the volume is built (`app.dicom.volume`).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.config_routes import Gates
 from app.dicom.series import Scalar, Series
-from app.dicom.stack import SHEAR, TOLERANCE, TOLERANCE_MM
+from app.dicom.stack import TOLERANCE, TOLERANCE_MM
 from app.pipeline.conditions import fact, shown_values
 
 _HUGE = 1e300
@@ -97,15 +96,12 @@ def _spacing(series: Series) -> str | None:
     deviation, spacing_mm = _number(series, "spacing_deviation"), _number(series, "spacing_mm")
     if deviation is None:
         return None
-    allowed = 2 * TOLERANCE  # each end of a step may be off
-    if spacing_mm:
-        allowed = max(allowed, 2 * TOLERANCE_MM / spacing_mm)
-    if deviation <= allowed:
+    if deviation <= max(TOLERANCE, TOLERANCE_MM / spacing_mm if spacing_mm else 0):
         return None
     usual = f" of {spacing_mm:g} mm" if spacing_mm else ""
     return (
-        f"distances between slices differ by up to {100 * deviation:.1f} % from the usual one"
-        f"{usual}; send evenly spaced slices"
+        f"slices lie up to {100 * deviation:.1f} % of the usual distance{usual} from their place on"
+        " a regular grid; send evenly spaced slices"
     )
 
 
@@ -118,12 +114,8 @@ def _orientation(series: Series) -> str | None:
 
 
 def _tilt(series: Series) -> str | None:
-    tilt_deg, extent_mm = _number(series, "tilt_deg"), _number(series, "extent_mm")
-    if tilt_deg is None or not 0 <= tilt_deg < 90:  # noqa: PLR2004  # a right angle
-        return None
-    slope = math.tan(math.radians(tilt_deg))
-    depth_mm = math.inf if extent_mm is None else extent_mm - (_number(series, "spacing_mm") or 0)
-    if slope <= SHEAR or slope * depth_mm <= TOLERANCE_MM:
+    tilt_deg = _number(series, "tilt_deg")
+    if not tilt_deg:
         return None
     return (
         f"the slices are sheared by {tilt_deg:.1f}° (gantry tilt);"

@@ -82,7 +82,9 @@ def _of_word(name: str, wanted: str) -> _Measure:
 
     def rank(series: Series) -> float:
         words = fact(series, name)
-        return 0 if words == (wanted,) else (2 if words else 1)
+        if wanted in words:
+            return 0 if len(words) == 1 else 0.5
+        return 2 if words else 1
 
     return _Measure(rank, lambda _: "")
 

@@ -10,7 +10,7 @@ from itertools import islice
 
 from app.config_routes import Relation
 from app.dicom.series import Series
-from app.pipeline.conditions import Check, agree, found_between, short, words
+from app.pipeline.conditions import Check, agree, found_between, words
 
 MAX_STEPS = 20_000
 """How many combinations are tried for one route and study."""
@@ -46,16 +46,43 @@ Options = Mapping[str, Sequence[Option]]
 
 def fill(options: Options, *, each_of_first: bool) -> Filled:
     """Return the best filling, or the best one for each series of the first role."""
-    search = _Search(options)
     first, *_ = options
+    partnered = _with_partners(options)
+    search = _Search(partnered)
     if not each_of_first:
-        found = search.best(options[first])
+        found = search.best(partnered[first])
         return Filled(fillings=(found,) if found else (), exhausted=search.exhausted)
     each = [(option.series, search.best([option])) for option in options[first]]
     return Filled(
         fillings=tuple(found for _, found in each if found),
         left=tuple(series for series, found in each if not found),
         exhausted=search.exhausted,
+    )
+
+
+def _with_partners(options: Options) -> Options:
+    """Leave out what no series of another role goes with, so that the search is short."""
+    while True:
+        left = {
+            role: [each for each in several if _has_partners(each, options)]
+            for role, several in options.items()
+        }
+        if sum(map(len, left.values())) == sum(map(len, options.values())):
+            return left
+        options = left
+
+
+def _has_partners(option: Option, options: Options) -> bool:
+    return any(
+        all(
+            any(
+                agree(relation, option.series, other.series)
+                for other in options[relation.role]
+                if other.series.series_uid != option.series.series_uid
+            )
+            for relation in together
+        )
+        for together in option.relations
     )
 
 
@@ -70,7 +97,7 @@ class _Search:
         return self._steps >= MAX_STEPS
 
     def best(self, first: Sequence[Option]) -> Filling | None:
-        found = self._extend({}, first)
+        found = self._extend({}, first) if all(self._options.values()) else None
         return {name: option.series for name, option in found.items()} if found else None
 
     def _extend(
@@ -107,24 +134,23 @@ def _agrees(chosen: Mapping[str, Option]) -> bool:
     )
 
 
-def relations_checked(options: Options, filling: Filling | None = None) -> list[tuple[str, Check]]:
-    """Hold every pair of fitting series, or those of one filling, against what is asked of it."""
-    pairs = (
-        (role, option, relation, other)
-        for role, option, relation, other in _pairs(options)
-        if filling is None or (_in(filling, role, option) and _in(filling, relation.role, other))
+def relations_checked(options: Options, filling: Filling | None) -> list[tuple[str, Check]]:
+    """Return what was asked between the series of a filling; without one, the pairs that failed."""
+    held = {
+        role: [each for each in several if filling is None or each.series is filling[role]]
+        for role, several in options.items()
+    }
+    checked = (_between(*pair) for pair in islice(_pairs(held), MAX_STEPS))
+    told = (each for each in checked if filling is not None or not each[1].holds)
+    return list(islice(told, _SHOWN))
+
+
+def _between(role: str, one: Series, relation: Relation, other: Series) -> tuple[str, Check]:
+    return role, Check(
+        condition=words(relation),
+        found=found_between(relation, one, other),
+        holds=agree(relation, one, other),
     )
-    return [
-        (
-            role,
-            Check(
-                condition=words(relation),
-                found=found_between(relation, option.series, other.series),
-                holds=agree(relation, option.series, other.series),
-            ),
-        )
-        for role, option, relation, other in islice(pairs, _SHOWN)
-    ]
 
 
 def why_not_filled(
@@ -142,20 +168,19 @@ def why_not_filled(
             pairs.append(f"and {len(failed) - _TOLD} more pairs")
         if pairs:
             reasons[role] = f"no series goes with the other inputs ({'; '.join(pairs)})"
-    return reasons or _crowded(options) or _together(options)
+    together = dict.fromkeys(options, "no combination of the series that fit fills all inputs")
+    return reasons or _crowded(options) or together
 
 
-def _in(filling: Filling, role: str, option: Option) -> bool:
-    return filling[role].series_uid == option.series.series_uid
-
-
-def _pairs(options: Options) -> Iterator[tuple[str, Option, Relation, Option]]:
+def _pairs(options: Options) -> Iterator[tuple[str, Series, Relation, Series]]:
+    """Yield every two series that something is asked between."""
     for role, several in options.items():
         for option in several:
+            one = option.series
             for relation in dict.fromkeys(each for ands in option.relations for each in ands):
-                for other in options[relation.role]:
-                    if other.series.series_uid != option.series.series_uid:
-                        yield role, option, relation, other
+                for other in (each.series for each in options[relation.role]):
+                    if other.series_uid != one.series_uid:
+                        yield role, one, relation, other
 
 
 def _crowded(options: Options) -> dict[str, str]:
@@ -168,10 +193,3 @@ def _crowded(options: Options) -> dict[str, str]:
         else:
             reasons[role] = "its only series already fills another input"
     return reasons
-
-
-def _together(options: Options) -> dict[str, str]:
-    told = "no combination of the series that fit fills all inputs"
-    return {
-        role: f"{told} ({', '.join(short(o.series) for o in options[role])})" for role in options
-    }

@@ -54,14 +54,19 @@ class History(Section):
         with self._database.reading() as connection:
             return [StudyRow(**row) for row in connection.execute(query).mappings()]
 
-    def study(self, study_uid: str) -> StudyRow:
-        """Return one study."""
+    def find_study(self, study_uid: str) -> StudyRow | None:
+        """Return the study, if anything of it was received."""
         query = select(*STUDY_COLUMNS).where(Studies.study_uid == study_uid)
         with self._database.reading() as connection:
             row = connection.execute(query).mappings().one_or_none()
-        if row is None:
+        return None if row is None else StudyRow(**row)
+
+    def study(self, study_uid: str) -> StudyRow:
+        """Return one study."""
+        found = self.find_study(study_uid)
+        if found is None:
             raise StoreError(f"there is no study {study_uid}")
-        return StudyRow(**row)
+        return found
 
     def study_events(self, study_uid: str) -> list[StudyEvent]:
         """Return the study's history, the oldest line first."""

@@ -57,6 +57,11 @@ class Remotes(Section):
         with self._database.writing() as connection:
             _put(connection, source, study_uid, RemoteState.ASKED, now, reason=why)
 
+    def touch(self, source: str, study_uid: str, now: datetime) -> None:
+        """Note that the study grew in the archive: it is to be fetched once it is quiet there."""
+        with self._database.writing() as connection:
+            _put(connection, source, study_uid, RemoteState.LISTED, now)
+
     def due_remotes(
         self,
         source: str,

@@ -89,13 +89,13 @@ def write_study(
 
     A second series of the same study takes the first one's `study_uid` and another `uid_seed`.
     """
-    uid = _uids(uid_seed or f"{seed}/{orientation}/{slices}x{shape[0]}x{shape[1]}")
+    uid = uids_of(uid_seed or f"{seed}/{orientation}/{slices}x{shape[0]}x{shape[1]}")
     shape_kji = (slices, *shape)
     files = StudyFiles(
         paths=tuple(folder / f"ct-{k + 1:04}.dcm" for k in range(slices)),
         study_uid=study_uid or uid("study"),
         series_uid=uid("series"),
-        frame_of_reference_uid=f"{_uids(study_uid or uid('study'))('frame')}",
+        frame_of_reference_uid=f"{uids_of(study_uid or uid('study'))('frame')}",
         sop_uids=tuple(uid(f"instance/{k}") for k in range(slices)),
         seed=seed,
         affine_lps=grid(orientation, shape_kji, spacing_kji_mm),
@@ -113,7 +113,8 @@ def write_study(
     return files
 
 
-def _uids(seed: str) -> Callable[[str], str]:
+def uids_of(seed: str) -> Callable[[str], str]:
+    """Return the function from a name to its UID."""
     return lambda what: f"2.25.{uuid5(_NAMESPACE, f'{seed}/{what}').int}"
 
 
@@ -150,9 +151,9 @@ def _shared(files: StudyFiles, orientation: str) -> Dataset:
     ds.PositionReferenceIndicator = ""
     spacing_mm = np.linalg.norm(files.affine_lps[:3, :3], axis=0)
     cosines = files.affine_lps[:3, :3] / spacing_mm
-    ds.ImageOrientationPatient = _decimals([*cosines[:, 2], *cosines[:, 1]])
-    ds.PixelSpacing = _decimals(spacing_mm[1:])
-    ds.SliceThickness = _decimals(spacing_mm[:1])[0]
+    ds.ImageOrientationPatient = decimals([*cosines[:, 2], *cosines[:, 1]])
+    ds.PixelSpacing = decimals(spacing_mm[1:])
+    ds.SliceThickness = decimals(spacing_mm[:1])[0]
     ds.SamplesPerPixel = 1
     ds.PhotometricInterpretation = "MONOCHROME2"
     ds.Rows, ds.Columns = files.shape_kji[1:]
@@ -168,14 +169,15 @@ def _instance(shared: Dataset, files: StudyFiles, k: int, stored: NDArray[np.int
     ds.SOPInstanceUID = files.sop_uids[k]
     ds.InstanceNumber = k + 1
     position = files.affine_lps @ [k, 0, 0, 1]
-    ds.ImagePositionPatient = _decimals(position[:3])
+    ds.ImagePositionPatient = decimals(position[:3])
     normal = files.affine_lps[:3, 0] / np.linalg.norm(files.affine_lps[:3, 0])
-    ds.SliceLocation = _decimals([normal @ position[:3]])[0]
+    ds.SliceLocation = decimals([normal @ position[:3]])[0]
     ds.PixelData = stored.astype("<i2").tobytes()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return ds
 
 
-def _decimals(values: NDArray[np.float64] | list[float]) -> list[DSfloat]:
+def decimals(values: NDArray[np.float64] | list[float]) -> list[DSfloat]:
+    """Return the numbers as a header holds them."""
     return [DSfloat(round(float(value), 8) + 0.0, auto_format=True) for value in values]
