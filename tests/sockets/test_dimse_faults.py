@@ -9,14 +9,19 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.config_door import Limits
 from app.dicom import query
+from app.dicom.association import _agreement
 from app.dicom.query import echo
+from app.dicom.wire import PeerFault
 from app.door.intake import Intake
 from app.errors import (
     ArchiveRefused,
@@ -201,6 +206,14 @@ def test_a_call_ends_when_we_stop(ours: Site) -> None:
         with pytest.raises(Interrupted):
             [*remote.studies({})]
     assert [type(each) for each in ended] == [Interrupted]
+
+
+@given(st.binary(max_size=300))
+def test_any_answer_to_an_association_is_an_agreement_or_a_fault_of_the_peer(body: bytes) -> None:
+    """Nothing else is raised, whatever the bytes; a context that is agreed on has a syntax."""
+    with suppress(PeerFault):
+        contexts, _ = _agreement(bytes(68) + body)
+        assert all(isinstance(syntax, str) for syntax in contexts.values())
 
 
 # -- retrievals that go wrong --------------------------------------------------------------------

@@ -21,9 +21,13 @@ from pydicom.uid import (
 from app.config import DimseArchive
 from app.errors import ArchiveRefused, ArchiveUnavailable
 from app.fetch.dimse import DimseRemote
-from tests.peers import require
-from tests.sockets.pulls import Site, dcmqrscp, digests, orthanc, site
+from app.store.jobs import RemoteState
+from tests.node import SETTINGS
+from tests.node import running as node
+from tests.peers import Orthanc, require
+from tests.sockets.pulls import NODE, Site, dcmqrscp, digests, orthanc, part10, site
 from tests.sockets.scu import CANARY, Made, image, new_study
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -128,3 +132,34 @@ def test_dcmqrscp_does_not_know_another_destination(ours: Site, tmp_path: Path) 
         remote = DimseRemote("pacs", configured, destination="ELSEWHERE", held=ours.held)
         with pytest.raises(ArchiveRefused, match="register our AE title"):
             ours.fetch(remote, objects[0].study_uid)
+
+
+# -- the whole node ------------------------------------------------------------------------------
+
+
+@pytest.mark.orthanc
+@pytest.mark.parametrize("way", ["get", "move"])
+def test_a_node_fetches_what_its_archive_lists(tmp_path: Path, way: str) -> None:
+    """A source may be an archive that speaks DIMSE; the study ends in the same job log."""
+    require("Orthanc")
+    objects = study(ExplicitVRLittleEndian, JPEG2000Lossless)
+    uid = objects[0].study_uid
+    with Orthanc() as archive:
+        for each in objects:
+            archive.put(part10(each))
+        speaks = {"kind": "dimse", "host": "127.0.0.1", "port": archive.dicom_port}
+        pacs = speaks | {"ae_title": "ORTHANC", "retrieve": way, "timeout_s": 10}
+        settings = {
+            "archives": SETTINGS["archives"] | {"pacs": pacs},
+            "sources": [{"archive": "pacs", "poll_s": 1, "quiet_s": 0}],
+        }
+        with node(tmp_path, settings) as ours, ours.store() as store:
+            archive.introduce(NODE, ours.port)
+
+            def fetched() -> bool:
+                return [each.state for each in store.remotes(uid)] == [RemoteState.FETCHED]
+
+            wait_until(fetched, 60, "the study in the job log")
+            rows = {row.sop_uid: (row.transfer_syntax, row.sha256) for row in store.instances(uid)}
+        archive.kill()
+    assert rows == digests(objects)
