@@ -7,19 +7,41 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from app.config_door import Door, Strict
+from app.config_door import Door, Strict, Tls
 from app.config_routes import NAME, Route
+from app.config_sources import Source
 from app.errors import ConfigError
+
+AE_TITLE = r"^[!-\[\]-~][ -\[\]-~]{0,15}$"
+"""PS3.5 table 6.2-1: printable, no backslash."""
+
+
+class Sender(Strict):
+    """What is different about one sender; what is not given is as for all."""
+
+    sender: str = Field(description="its AE title, or its user name at the HTTP port")
+    settle_s: float | None = Field(None, ge=0, le=86400, description="as above, for this sender")
+    quiet_s: float | None = Field(None, gt=0, le=86400, description="as above, for this sender")
+    count_from: str | None = Field(None, pattern=NAME, description="as above, for this sender")
 
 
 class Assemble(Strict):
     """When a study counts as complete."""
 
-    settle_s: float = Field(
-        2, ge=0, description="wait after the sender released its association", le=86400
+    settle_s: float | None = Field(
+        2,
+        ge=0,
+        le=86400,
+        description="wait after the sender released its association; null: a release says nothing",
     )
     quiet_s: float = Field(
-        60, gt=0, le=86400, description="wait after the last object when no release was seen"
+        60, gt=0, le=86400, description="wait after the last object when nothing else is known"
+    )
+    count_from: str | None = Field(
+        None, pattern=NAME, description="archive that is asked how many objects a study has"
+    )
+    senders: tuple[Sender, ...] = Field(
+        (), description="senders with rules of their own; the first that matches counts"
     )
 
 
@@ -91,8 +113,31 @@ class DicomwebArchive(Strict):
         return self
 
 
+class DimseArchive(Strict):
+    """An archive that speaks DIMSE: C-STORE, C-FIND with C-GET or C-MOVE."""
+
+    kind: Literal["dimse"]
+    host: str = Field(description="address of the archive's DICOM port")
+    port: int = Field(104, ge=1, le=65535, description="the archive's DICOM port")
+    ae_title: str = Field(pattern=AE_TITLE, description="the archive's AE title")
+    calling_ae_title: str | None = Field(
+        None, pattern=AE_TITLE, description="the AE title we call it with; else the door's"
+    )
+    retrieve: Literal["get", "move"] = Field(
+        "get", description="how studies are fetched: C-GET, or C-MOVE to our own door"
+    )
+    tls: Tls | None = Field(None, description="transport security towards the archive")
+    timeout_s: float = Field(60, gt=0, description="limit for each request")
+
+    @model_validator(mode="after")
+    def _can_be_trusted(self) -> "DimseArchive":
+        if self.tls is not None and self.tls.authorities is None:
+            raise ValueError("tls.authorities is needed: who signs the archive's certificate")
+        return self
+
+
 ArchiveConfig = Annotated[
-    FolderArchive | FilesArchive | DicomwebArchive, Field(discriminator="kind")
+    FolderArchive | FilesArchive | DicomwebArchive | DimseArchive, Field(discriminator="kind")
 ]
 
 
@@ -118,6 +163,7 @@ class Config(Strict):
     archives: dict[Annotated[str, Field(pattern=NAME)], ArchiveConfig] = Field(
         min_length=1, description="where results go, by name"
     )
+    sources: tuple[Source, ...] = Field((), description="archives that are asked for studies")
     models: tuple[Model, ...] = Field(min_length=1, description="models the node runs")
     routes: tuple[Route, ...] = Field(min_length=1, description="which series go to which model")
 
@@ -126,6 +172,17 @@ class Config(Strict):
         faults = [
             *_repeated("models", [model.name for model in self.models]),
             *_repeated("routes", [route.name for route in self.routes]),
+            *_repeated("sources", [source.archive for source in self.sources]),
+            *(
+                f"sources.{source.archive}: no archive of that name can be asked"
+                for source in self.sources
+                if not isinstance(self.archives.get(source.archive), DicomwebArchive | DimseArchive)
+            ),
+            *(
+                f"assemble.count_from: no archive named {name!r} can be asked"
+                for name in sorted(self.counted)
+                if not isinstance(self.archives.get(name), DicomwebArchive)
+            ),
         ]
         models = {model.name for model in self.models}
         for route in self.routes:
@@ -140,16 +197,25 @@ class Config(Strict):
             raise ValueError("; ".join(faults))
         return self
 
+    @property
+    def counted(self) -> set[str]:
+        """The archives that are asked how large a study is."""
+        every: tuple[Assemble | Sender, ...] = (self.assemble, *self.assemble.senders)
+        return {each.count_from for each in every if each.count_from is not None}
+
     def at(self, data: Path) -> "Config":
-        """Return the same with `data` as its data folder and every path made absolute."""
+        """Return the same with `data` as its data folder, every path and AE title filled in."""
         data = data.resolve()
-        archives = {
-            name: archive.model_copy(update={"path": data / archive.path})
-            if isinstance(archive, FolderArchive | FilesArchive)
-            else archive
-            for name, archive in self.archives.items()
-        }
+        archives = {name: self._placed(each, data) for name, each in self.archives.items()}
         return self.model_copy(update={"data": data, "archives": archives})
+
+    def _placed(self, archive: ArchiveConfig, data: Path) -> ArchiveConfig:
+        match archive:
+            case FolderArchive() | FilesArchive():
+                return archive.model_copy(update={"path": data / archive.path})
+            case DimseArchive(calling_ae_title=None):
+                return archive.model_copy(update={"calling_ae_title": self.door.ae_title})
+        return archive
 
     def route(self, name: str) -> Route:
         """Return the route of that name, or say that it is gone."""

@@ -65,7 +65,7 @@ class Tls(Strict):
 
 
 class Http(Strict):
-    """The STOW-RS door."""
+    """The HTTP port: STOW-RS and events."""
 
     host: str = Field("127.0.0.1", description="address the HTTP port is bound to")
     port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0 takes a free one")
@@ -120,7 +120,9 @@ class Door(Strict):
     peers: tuple[Peer, ...] = Field((), description="who may send; nobody else is let in")
     open: bool = Field(False, description="let every peer in; for trials, never for a hospital")
     tls: Tls | None = Field(None, description="transport security of the DICOM port")
-    http: Http | None = Field(None, description="the STOW-RS door; none unless given")
+    http: Http | None = Field(
+        None, description="the HTTP port: STOW-RS and events; none unless given"
+    )
     limits: Limits = Field(default_factory=Limits, description="what one peer may take of us")
 
     @model_validator(mode="after")

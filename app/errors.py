@@ -6,12 +6,15 @@
       - UnreadableDicom
       - IncompleteSeries
       - UnsupportedGeometry
+      - SeveralPatients        an alarm: one study names two of them
     + TransientError           the world is busy or away: the job waits and tries again
       - ArchiveUnavailable
       - OutOfResources
       - WorkerLost
+      - StudyGrows             more arrived before the result was sent: it waits for the routing
       - Interrupted            the node is stopping: the job is handed back, nothing is counted
     + DeliveryRefused          the archive said no: a person must look
+    + ArchiveRefused           the archive does not give what was asked of it: a person must look
     + ModelError               weights or output are not what the card promised
     + StoreError               the job log cannot be used as it is
 
@@ -57,6 +60,10 @@ class UnsupportedGeometry(StudyError):
     """The slices of the series do not form one regular volume."""
 
 
+class SeveralPatients(StudyError):
+    """The images of one study name different patients."""
+
+
 class TransientError(NodeError):
     """The world is busy or away; the job is tried again later."""
 
@@ -65,6 +72,11 @@ class TransientError(NodeError):
 
 class ArchiveUnavailable(TransientError):
     """The archive refused the connection, timed out or is busy."""
+
+    def __init__(self, message: str | None = None, *, wait_s: float | None = None) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+        """How long it asks to be left alone."""
 
 
 class OutOfResources(TransientError):
@@ -79,12 +91,20 @@ class WorkerLost(TransientError):
     attempts = 3
 
 
+class StudyGrows(TransientError):
+    """The study is not routed as it is by now; the result is held until it is."""
+
+
 class Interrupted(TransientError):
     """The node is stopping; the job is handed back and continues after the restart."""
 
 
 class DeliveryRefused(NodeError):
     """The archive refused the result; a person must look."""
+
+
+class ArchiveRefused(NodeError):
+    """The archive does not give what was asked of it; a person must look."""
 
 
 class ModelError(NodeError):

@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Self
@@ -20,14 +20,17 @@ import requests
 from tests.waiting import wait_until
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
-DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+PLUGINS = {
+    "orthanc-dicomweb": Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so"),
+    "orthanc-python": Path("/usr/share/orthanc/plugins/libOrthancPython.so"),
+}
 STOP_S = 20.0
 
 
 def find(tool: str) -> str | None:
     """Return the path of an installed program or plugin."""
-    if tool == "orthanc-dicomweb":
-        return str(DICOMWEB_PLUGIN) if DICOMWEB_PLUGIN.exists() else None
+    if tool in PLUGINS:
+        return str(PLUGINS[tool]) if PLUGINS[tool].exists() else None
     return shutil.which(tool, path=PATH)
 
 
@@ -98,10 +101,19 @@ def free_port() -> int:
 class Orthanc:
     """A real Orthanc with its DICOMweb plugin, on free ports, with a storage of its own.
 
+    `settings` are added to its configuration, in place of what is there under the same key.
+
     Orthanc 1.10 cannot bind to the loopback address alone; HTTP is answered to this machine only.
     """
 
-    def __init__(self, storage: Path | None = None) -> None:
+    def __init__(
+        self,
+        storage: Path | None = None,
+        settings: Mapping[str, object] | None = None,
+        **environment: str,
+    ) -> None:
+        self._settings = settings or {}
+        self._environment = environment
         self._stack = ExitStack()
         if storage is None:
             temporary = tempfile.TemporaryDirectory(prefix="orthanc-")
@@ -143,6 +155,7 @@ class Orthanc:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [find("Orthanc") or "Orthanc", str(configuration)],
+                env=os.environ | self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -181,6 +194,17 @@ class Orthanc:
         found = requests.get(f"{self.url}/instances?expand", timeout=10).json()
         return sorted(each["MainDicomTags"]["SOPInstanceUID"] for each in found)
 
+    def introduce(self, ae_title: str, port: int) -> None:
+        """Let it know a DICOM node of this machine: who may ask it, and where it may send to."""
+        modality = {"AET": ae_title, "Host": "127.0.0.1", "Port": port}
+        requests.put(
+            f"{self.url}/modalities/{ae_title}", json=modality, timeout=10
+        ).raise_for_status()
+
+    def put(self, part10: bytes) -> None:
+        """Let it hold an object, as it is encoded."""
+        requests.post(f"{self.url}/instances", data=part10, timeout=10).raise_for_status()
+
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text(errors="replace")[-2000:]
@@ -194,7 +218,7 @@ class Orthanc:
             "Name": "archive of a test",
             "StorageDirectory": str(self.storage / "db"),
             "IndexDirectory": str(self.storage / "db"),
-            "Plugins": [str(DICOMWEB_PLUGIN)],
+            "Plugins": [str(PLUGINS["orthanc-dicomweb"])],
             "HttpPort": self.http_port,
             "DicomPort": self.dicom_port,
             "DicomAet": "ORTHANC",
@@ -204,4 +228,44 @@ class Orthanc:
             "DicomAlwaysAllowStore": True,
             "UnknownSopClassAccepted": True,
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": False},
+            **self._settings,
         }
+
+
+class Dcmqrscp:
+    """dcmtk's archive on a free port, with a storage of its own; knows one node of this machine."""
+
+    ae_title = "QRSCP"
+
+    def __init__(self, folder: Path, *, ae_title: str, port: int) -> None:
+        self.dicom_port = free_port()
+        self.log = folder / "dcmqrscp.log"
+        self._storage = folder / "storage"
+        self._config = folder / "dcmqrscp.cfg"
+        self._storage.mkdir(parents=True)
+        self._config.write_text(
+            f"NetworkTCPPort = {self.dicom_port}\nMaxPDUSize = 16384\nMaxAssociations = 16\n"
+            f"HostTable BEGIN\nnode = ({ae_title}, 127.0.0.1, {port})\nHostTable END\n"
+            "VendorTable BEGIN\nVendorTable END\n"
+            f"AETable BEGIN\n{self.ae_title} {self._storage} RW (200, 1024mb) ANY\nAETable END\n"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        call = [find("dcmqrscp") or "dcmqrscp", "-c", str(self._config)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                call, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        echo = ("echoscu", "-aec", self.ae_title, "127.0.0.1", str(self.dicom_port))
+        try:
+            wait_until(lambda: _run(*echo).returncode == 0, 20, f"dcmqrscp (see {self.log})")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(STOP_S)

@@ -1,33 +1,52 @@
 """How jobs move: leases with a fence, each move one row of the table and one line of history."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, insert, select, true, update
-from sqlalchemy.dialects.sqlite import insert as insert_or_ignore  # PostgreSQL has the same one
+from sqlalchemy import Connection, Exists, exists, or_, select, true, update
 
-from app.errors import StoreError
+from app.errors import StoreError, StudyGrows
 from app.store.engine import Section
-from app.store.jobs import MAX_ORPHANINGS, Event, Job, JobEvent, LeaseLost, NewJob, State, after
-from app.store.tables import JobEvents, Jobs
-
-FREE = {"owner": None, "lease_until": None}
-FRESH = {"attempts": 0, "orphanings": 0, "reason": ""}
+from app.store.jobs import MAX_ORPHANINGS, Event, Job, LeaseLost, State, StudyState
+from app.store.moves import FREE, FRESH, find_jobs, move
+from app.store.tables import Jobs, Studies
 
 
 class Ledger(Section):
     """The moves of a job; the owner's raise LeaseLost when the job is not its own any more."""
 
-    def claim(self, owner: str, now: datetime, lease_s: float, limit: int = 1) -> list[Job]:
-        """Take the most urgent jobs that are due, for `lease_s` seconds from `now`."""
+    def claim(
+        self,
+        owner: str,
+        now: datetime,
+        lease_s: float,
+        limit: int = 1,
+        held_at: str | None = None,
+    ) -> list[Job]:
+        """Take the jobs that are due and first in turn, for `lease_s` seconds from `now`.
+
+        A job at the stage `held_at` is left until its study is routed as it is by now.
+        """
         until = now + timedelta(seconds=lease_s)
+        due = (
+            Jobs.due_at <= now,
+            or_(Jobs.stage != held_at, _study_is_routed()) if held_at else true(),
+        )
         with self._database.writing() as connection:
-            for job in _jobs(connection, Jobs.state == State.WAITING, Jobs.due_at <= now):
-                _move(connection, job, Event.DUE, now)
-            ready = _jobs(connection, Jobs.state == State.QUEUED, Jobs.due_at <= now, limit=limit)
+            for job in find_jobs(connection, Jobs.state == State.WAITING, *due):
+                move(connection, job, Event.DUE, now)
+            ready = find_jobs(connection, Jobs.state == State.QUEUED, *due, limit=limit)
             return [_claim(connection, job, owner, now, until) for job in ready]
+
+    def publish(self, job: Job, now: datetime) -> None:
+        """Note that sending begins; StudyGrows when more than the job knows has arrived."""
+        with self._database.writing() as connection:
+            held = _held(connection, job)
+            if not connection.execute(select(_study_is_routed().where(Jobs.id == job.id))).scalar():
+                raise StudyGrows
+            if held.published_at is None:
+                connection.execute(update(Jobs).where(Jobs.id == job.id).values(published_at=now))
 
     def extend(
         self, owner: str, now: datetime, lease_s: float, held: Iterable[str] | None = None
@@ -58,35 +77,38 @@ class Ledger(Section):
         progress = FRESH | {"attempts": 1, "stage": next_stage}
         with self._database.writing() as connection:
             held = replace(_held(connection, job), stage=stage_done)
-            return _move(connection, held, Event.PASSED, now, progress, detail, seconds)
+            return move(connection, held, Event.PASSED, now, progress, detail, seconds)
 
     def finish(self, job: Job, seconds: float | None, detail: str, now: datetime) -> Job:
         """Note that the last stage is done, and the job with it."""
         changes = FREE | {"reason": ""}
         with self._database.writing() as connection:
             held = _held(connection, job)
-            return _move(connection, held, Event.FINISHED, now, changes, detail, seconds)
+            return move(connection, held, Event.FINISHED, now, changes, detail, seconds)
 
-    def postpone(self, job: Job, until: datetime, reason: str, now: datetime) -> Job:
+    def postpone(
+        self, job: Job, until: datetime, reason: str, now: datetime, *, counts: bool = True
+    ) -> Job:
         """Let the job wait until the world may be ready for it."""
-        changes = FREE | {"due_at": until, "reason": reason}
         with self._database.writing() as connection:
             held = _held(connection, job)
-            return _move(connection, held, Event.POSTPONED, now, changes, reason)
+            attempts = held.attempts if counts else held.attempts - 1
+            changes = FREE | {"due_at": until, "reason": reason, "attempts": attempts}
+            return move(connection, held, Event.POSTPONED, now, changes, reason)
 
     def give_up(self, job: Job, reason: str, now: datetime) -> Job:
         """End the job; a person must mend what the reason says and retry it."""
         changes = FREE | {"reason": reason}
         with self._database.writing() as connection:
             held = _held(connection, job)
-            return _move(connection, held, Event.GAVE_UP, now, changes, reason)
+            return move(connection, held, Event.GAVE_UP, now, changes, reason)
 
     def hand_back(self, job: Job, reason: str, now: datetime) -> Job:
         """Put the job back because its owner stops; this attempt does not count."""
         with self._database.writing() as connection:
             held = _held(connection, job)
             changes = FREE | {"attempts": held.attempts - 1, "reason": reason, "due_at": now}
-            return _move(connection, held, Event.HANDED_BACK, now, changes, reason)
+            return move(connection, held, Event.HANDED_BACK, now, changes, reason)
 
     def recover(self, now: datetime, *, all_running: bool = False) -> list[Job]:
         """Take jobs from dead owners: back to the queue, or failed when it happens too often.
@@ -95,7 +117,7 @@ class Ledger(Section):
         """
         dead = true() if all_running else Jobs.lease_until <= now
         with self._database.writing() as connection:
-            orphans = _jobs(connection, Jobs.state == State.RUNNING, dead)
+            orphans = find_jobs(connection, Jobs.state == State.RUNNING, dead)
             return [_orphan(connection, job, now) for job in orphans]
 
     def retry(self, job_id: str, now: datetime, stage: str | None = None) -> Job:
@@ -104,49 +126,18 @@ class Ledger(Section):
             job = _job(connection, job_id)
             job = replace(job, stage=stage or job.stage)
             changes = FRESH | {"stage": job.stage, "due_at": now}
-            return _move(connection, job, Event.RETRIED, now, changes, "by hand")
+            return move(connection, job, Event.RETRIED, now, changes, "by hand")
 
     def cancel(self, job_id: str, now: datetime) -> Job:
         """End a job that is not done yet; who runs it loses it."""
         changes = FREE | {"reason": "cancelled by hand"}
         with self._database.writing() as connection:
             job = _job(connection, job_id)
-            return _move(connection, job, Event.CANCELLED, now, changes, "by hand")
-
-
-def add_job(connection: Connection, job: NewJob, now: datetime) -> bool:
-    """Add the job and the first line of its history; False when the log has its identity."""
-    start = {
-        "inputs": dict(job.inputs),
-        "instances": {role: list(uids) for role, uids in job.instances.items()},
-        "state": after(None, Event.CREATED),
-        "fence": 0,
-        "due_at": now,
-        "created_at": now,
-        "updated_at": now,
-    }
-    new = insert_or_ignore(Jobs).on_conflict_do_nothing(index_elements=["identity"])
-    values = {name: getattr(job, name) for name in NewJob.__slots__} | start | FRESH
-    if connection.execute(new.values(values)).rowcount == 0:
-        return False
-    line = JobEvent(
-        at=now, event=Event.CREATED, state=State.QUEUED, stage=job.stage, seconds=None, detail=""
-    )
-    connection.execute(insert(JobEvents).values(job_id=job.id, **asdict(line)))
-    return True
-
-
-def _jobs(
-    connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None
-) -> list[Job]:
-    """Return the jobs for which all conditions hold, the most urgent first."""
-    query = select(Jobs).where(*conditions).limit(limit)
-    ordered = query.order_by(Jobs.priority.desc(), Jobs.created_at, Jobs.id)
-    return [Job.from_columns(**row) for row in connection.execute(ordered).mappings()]
+            return move(connection, job, Event.CANCELLED, now, changes, "by hand")
 
 
 def _job(connection: Connection, job_id: str) -> Job:
-    found = _jobs(connection, Jobs.id == job_id)
+    found = find_jobs(connection, Jobs.id == job_id)
     if not found:
         raise StoreError(f"there is no job {job_id}")
     return found[0]
@@ -164,7 +155,12 @@ def _claim(connection: Connection, job: Job, owner: str, now: datetime, until: d
     """Give the job to `owner`; whoever held it before is fenced off."""
     counts = {"fence": job.fence + 1, "attempts": job.attempts + 1}
     changes = counts | {"owner": owner, "lease_until": until, "reason": ""}
-    return _move(connection, job, Event.CLAIMED, now, changes, f"by {owner}")
+    return move(connection, job, Event.CLAIMED, now, changes, f"by {owner}")
+
+
+def _study_is_routed() -> Exists:
+    """Return the condition that nothing has come to a job's study since it was routed."""
+    return exists().where(Studies.study_uid == Jobs.study_uid, Studies.state == StudyState.ROUTED)
 
 
 def _orphan(connection: Connection, job: Job, now: datetime) -> Job:
@@ -175,27 +171,4 @@ def _orphan(connection: Connection, job: Job, now: datetime) -> Job:
         event = Event.GAVE_UP
         reason = f"whoever ran {job.stage} died {count} times; look at the study and the model"
     changes = FREE | {"orphanings": count, "due_at": now, "reason": reason}
-    return _move(connection, job, event, now, changes, reason)
-
-
-def _move(  # noqa: PLR0917  # all moves read alike
-    connection: Connection,
-    job: Job,
-    event: Event,
-    now: datetime,
-    changes: Mapping[str, Any] | None = None,
-    detail: str = "",
-    seconds: float | None = None,
-) -> Job:
-    """Let `event` happen to the job: its row and the line of its history, at the stage of `job`.
-
-    `job` was read in this transaction, which began with the write lock: it cannot be stale.
-    """
-    values = {"state": after(job.state, event), "updated_at": now, **(changes or {})}
-    moved = replace(job, **values)
-    line = JobEvent(
-        at=now, event=event, state=moved.state, stage=job.stage, seconds=seconds, detail=detail
-    )
-    connection.execute(update(Jobs).where(Jobs.id == job.id).values(values))
-    connection.execute(insert(JobEvents).values(job_id=job.id, **asdict(line)))
-    return moved
+    return move(connection, job, event, now, changes, reason)

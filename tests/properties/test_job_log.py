@@ -8,6 +8,7 @@ had not synced yet are not dropped here.
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from app.store.jobs import Event, Job, LeaseLost, State, after
 from app.store.store import Store
-from tests.log_rows import LEASE_S, START, add_jobs
+from tests.log_rows import LEASE_S, START, add_jobs, instance, new_job
 
 OWNERS = st.sampled_from(["a", "b"])
 MOST_JOBS = 4  # so that much befalls each of them
@@ -186,6 +187,37 @@ class JobLog(RuleBasedStateMachine):
         if job.state in {State.FAILED, State.CANCELLED}:
             self.store.retry(job.id, self.now)
             self._note(job.id, Event.RETRIED)
+
+    @precondition(lambda self: self.lines)
+    @rule(number=ANY, answered=st.booleans())
+    def grow(self, number: int, answered: bool) -> None:
+        """More arrives for a job's study: its question gets a new answer, an old one, or none."""
+        job = self.store.job(self._any_job(number))
+        study = self.store.study(job.study_uid)
+        of_study = self.store.jobs(study_uid=job.study_uid)
+        rivals = [each for each in of_study if each.series_uid == job.series_uid]
+        again = job.state is State.SUPERSEDED
+        name = job.id if again else f"job {len(self.lines)}"
+        jobs = [
+            replace(new_job(each.id, job.study_uid), series_uid=each.series_uid)
+            for each in of_study
+            if each not in rivals and each.state is not State.SUPERSEDED
+        ]
+        if answered:
+            jobs.append(replace(new_job(name, job.study_uid), series_uid=job.series_uid))
+        more = instance(f"{job.study_uid}.{study.version + 1}", job.study_uid)
+        assert self.store.add_instance(more, self.now)
+        made = self.store.route_study(job.study_uid, study.version + 1, {}, jobs, self.now)
+        assert made == ([name] if answered else [])
+        stay = {State.SUPERSEDED} if answered else {State.SUPERSEDED, State.DONE}
+        for each in rivals:
+            if each.state not in stay:
+                self._note(each.id, Event.SUPERSEDED)
+                if each.id in self.held:
+                    self.lost.append(self.held.pop(each.id))
+        for each_name in made:
+            self.lines.setdefault(each_name, [])
+            self._note(each_name, Event.REVIVED if again else Event.CREATED)
 
     @rule()
     def cut_the_power(self) -> None:

@@ -1,9 +1,10 @@
-"""The STOW-RS door: an HTTP server in a thread of the door process."""
+"""The HTTP port: a web server in a thread of the door process."""
 
 import asyncio
 import logging
 import ssl
 import threading
+from collections.abc import Collection
 from typing import Any
 
 import uvicorn
@@ -12,10 +13,10 @@ from app.config_door import Http, Limits
 from app.door.connections import Listener, Protocol
 from app.door.guard import Complaints
 from app.door.intake import Intake
-from app.door.stow_app import StowApp
-from app.door.tls import server_context
+from app.door.web_app import WebApp
 from app.errors import ConfigError
 from app.store.store import Store
+from app.tls import server_context
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +25,23 @@ HEAD = 16 * 1024
 """Longest request line and headers, together."""
 
 
-class StowServer:
+class WebServer:
     """One HTTP port; objects go to the intake as those of the DICOM port do."""
 
     def __init__(
-        self, config: Http, intake: Intake, store: Store, limits: Limits | None = None
+        self,
+        config: Http,
+        limits: Limits,
+        *,
+        intake: Intake,
+        store: Store,
+        sources: Collection[str],
     ) -> None:
         self._config = config
-        self._limits = limits or intake.limits
+        self._limits = limits
         self._complaints = Complaints()
-        self._app = StowApp(config, self._limits, intake, store, self._refused)
+        self._app = WebApp(config, limits, intake=intake, store=store, sources=sources)
+        self._asgi = self._app.asgi(self._refused)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -52,7 +60,7 @@ class StowServer:
             ) from error
         self._server = _Server(self._settings(listener, context), self._complaints)
         self._thread = threading.Thread(
-            target=self._server.run, args=([listener],), name="stow", daemon=True
+            target=self._server.run, args=([listener],), name="web", daemon=True
         )
         self._thread.start()
         if not self._server.up.wait(START_S):
@@ -76,7 +84,7 @@ class StowServer:
             logger.setLevel(logging.CRITICAL + 1)  # requests leave one line of ours
             logger.propagate = False
         protocol: Any = type(
-            "StowProtocol",
+            "WebProtocol",
             (Protocol,),
             {
                 "listener": listener,
@@ -85,7 +93,7 @@ class StowServer:
             },
         )
         return uvicorn.Config(
-            self._app.asgi,
+            self._asgi,
             http=protocol,
             ws="none",
             loop="asyncio",
