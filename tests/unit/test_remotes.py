@@ -12,7 +12,7 @@ import pytest
 
 from app.store.jobs import RemoteState, RemoteStudy
 from app.store.store import Store
-from tests.log_rows import START, at
+from tests.log_rows import START, at, instance
 
 QUIET_S = 60.0
 
@@ -92,6 +92,19 @@ def test_a_failed_try_is_put_off(store: Store) -> None:
     assert (only(store).attempts, only(store).reason) == (1, "pacs: no answer")
     store.ask_for("pacs", "1.1", "by hand", at(31))
     assert (only(store).attempts, only(store).due_at) == (0, None)
+
+
+def test_assembly_knows_what_is_on_its_way_until_it_came(store: Store) -> None:
+    """A fetcher that ended in the midst takes it up again."""
+    store.add_instance(instance("1.1.1", "1.1"), START)
+    store.note_listed("pacs", {"1.1": 10, "1.2": 10}, START)
+    remote = store.remotes("1.1")[0]
+    assert not store.open_studies()[0].being_fetched
+    store.settle_remote(remote, RemoteState.FETCHING)
+    assert store.open_studies()[0].being_fetched
+    store.resume_fetching("pacs")
+    assert store.remotes("1.1")[0].state is RemoteState.ASKED
+    assert not store.open_studies()[0].being_fetched
 
 
 def test_a_change_in_the_archive_meanwhile_is_not_settled_away(store: Store) -> None:
