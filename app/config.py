@@ -190,7 +190,7 @@ def load_config(path: Path) -> Config:
     try:
         return Config.model_validate(document["node"])
     except ValidationError as error:
-        faults = [_sentence(path, tree, fault) for fault in error.errors()]
+        faults = [_sentence(path, tree, fault) for fault in _deepest(error.errors())]
         raise ConfigError("\n".join(faults)) from error
 
 
@@ -198,6 +198,20 @@ def application_version() -> str:
     """Return `application.version` of the shipped app.yaml, the one place where it stands."""
     document = yaml.safe_load(DEFAULT_PATH.read_text(encoding="utf-8"))
     return str(document["application"]["version"])
+
+
+def _deepest(faults: list[Any]) -> list[Any]:
+    """Leave out that a list is too short where that follows from faults of its items."""
+    return [
+        fault
+        for fault in faults
+        if fault["type"] != "too_short"
+        or not any(
+            other["loc"][: len(fault["loc"])] == fault["loc"]
+            for other in faults
+            if other is not fault
+        )
+    ]
 
 
 def _sentence(path: Path, tree: Any, fault: Any) -> str:

@@ -53,7 +53,7 @@ def _verdict_lines(verdict: Mapping[str, Any]) -> list[str]:
     lines = [f"route {verdict['route']} → {verdict['model']}{mode}: {word}, {verdict['reason']}"]
     lines += [f"  study {_check_line(check)}" for check in verdict["study"]]
     lines += [
-        f"  {each['series_uid']} is never an input: it {each['guard']}"
+        f"  series {each['series_uid']} is never an input: {each['guard']}"
         for each in verdict["candidates"]
         if each["guard"] and each["role"] == next(iter(verdict["roles"]))
     ]

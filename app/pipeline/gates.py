@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from app.config_routes import Gates
 from app.dicom.series import Scalar, Series
-from app.dicom.stack import TOLERANCE, TOLERANCE_MM
+from app.dicom.stack import TOLERANCE, is_regular
 from app.pipeline.conditions import fact, shown_values
 
 _HUGE = 1e300
@@ -42,14 +42,14 @@ def refusals(series: Series, gates: Gates) -> tuple[Refusal, ...]:
 def _too_few(series: Series, gates: Gates) -> str | None:
     count, what = _slices(series)
     if count < gates.min_slices:
-        return f"{count} {what}, fewer than {gates.min_slices}; send the whole series"
+        return f"{count:g} {what}, fewer than {gates.min_slices}; send the whole series"
     return None
 
 
 def _too_many(series: Series, gates: Gates) -> str | None:
     count, what = _slices(series)
     if gates.max_slices is not None and count > gates.max_slices:
-        return f"{count} {what}, more than {gates.max_slices}; send a smaller reconstruction"
+        return f"{count:g} {what}, more than {gates.max_slices}; send a smaller reconstruction"
     return None
 
 
@@ -96,13 +96,12 @@ def _spacing(series: Series) -> str | None:
     deviation, spacing_mm = _number(series, "spacing_deviation"), _number(series, "spacing_mm")
     if deviation is None:
         return None
-    if deviation <= max(TOLERANCE, TOLERANCE_MM / spacing_mm if spacing_mm else 0):
+    if is_regular(spacing_mm, deviation) if spacing_mm else deviation <= TOLERANCE:
         return None
+    off = f"{deviation * spacing_mm:.2f} mm" if spacing_mm else f"{100 * deviation:.0f} % of a step"
     usual = f" of {spacing_mm:g} mm" if spacing_mm else ""
-    return (
-        f"slices lie up to {100 * deviation:.1f} % of the usual distance{usual} from their place on"
-        " a regular grid; send evenly spaced slices"
-    )
+    place = f"their place on a regular grid{usual}"
+    return f"slices lie up to {off} from {place}; send evenly spaced slices"
 
 
 def _orientation(series: Series) -> str | None:
@@ -229,7 +228,7 @@ KINDS: dict[str, Callable[[Series], str | None]] = {
 }
 
 
-def _slices(series: Series) -> tuple[int | float, str]:
+def _slices(series: Series) -> tuple[float, str]:
     """Return how many slices a volume of the series would have, as far as is known."""
     positions = _number(series, "positions")
     if positions is not None:
@@ -237,13 +236,13 @@ def _slices(series: Series) -> tuple[int | float, str]:
     return _number(series, "slices") or 0, "slice(s)"
 
 
-def _number(series: Series, name: str) -> int | float | None:
+def _number(series: Series, name: str) -> float | None:
     """Return the largest number that a fact holds; None when it is not known."""
     return max(_numbers(fact(series, name)), default=None)
 
 
-def _numbers(values: Sequence[Scalar]) -> list[int | float]:
-    return [each for each in values if isinstance(each, int | float) and abs(each) < _HUGE]
+def _numbers(values: Sequence[Scalar]) -> list[float]:
+    return [float(each) for each in values if isinstance(each, int | float) and abs(each) < _HUGE]
 
 
 def _texts(values: Sequence[Scalar]) -> list[str]:

@@ -156,7 +156,10 @@ def _against(route: Route, study: Sequence[Check], faults: Mapping[str, str]) ->
     failed = [f"{check.condition}, found {check.found}" for check in study if not check.holds]
     if failed:
         return f"study: {'; '.join(failed)}"
-    return "; ".join(f"{name}: {fault}" for name, fault in faults.items())
+    roles: dict[str, list[str]] = {}
+    for name, fault in faults.items():
+        roles.setdefault(fault, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {fault}" for fault, names in roles.items())
 
 
 def _told(name: str, route: Route, options: Options, filled: Filled) -> str:

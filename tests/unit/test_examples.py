@@ -68,7 +68,7 @@ def test_the_collection_takes_a_series_that_keeps_every_rule() -> None:
         (ct(sizes=2), "sizes: images of 2 sizes"),
         (ct(placed="no"), "placed: images lack"),
         (ct(per_position=[1, 2], duplicates=1), "per_position equals 1, found 1, 2"),
-        (ct(spacing_deviation=0.05), "spacing: slices lie up to 5.0 %"),
+        (ct(spacing_deviation=0.05), "spacing: slices lie up to 0.10 mm"),
         (ct(missing_slices=1), "missing_slice: 1 slice(s) missing"),
         (ct(kind=["localizer", "original"]), "localizer: a localizer"),
         (ct(slices=100), "slices above 100, found 100"),

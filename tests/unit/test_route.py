@@ -1,8 +1,8 @@
 """Routing: conditions, roles, reasons and the identity that follows.
 
 Covered: every operator with values that meet it and values that do not, ties, several roles, and
-that every refusal names a condition and what was found. Not covered: facts of geometry, which
-routes cannot ask for yet.
+that every refusal names a condition and what was found. Not covered here: gates, preferences and
+whole studies (test_gates.py, test_roles.py, test_route_table.py).
 """
 
 from collections.abc import Mapping
@@ -62,6 +62,26 @@ IS_CT = {"op": "equals", "tag": "Modality", "value": "CT"}
             ("ORIGINAL", "LOCALIZER"),
             False,
         ),
+        ({"op": "between", "tag": "KVP", "low": 80}, (80, 1000), True),
+        ({"op": "between", "tag": "KVP", "low": 80}, (79,), False),
+        ({"op": "between", "tag": "KVP", "high": 80}, (-1, 80), True),
+        ({"op": "between", "tag": "KVP", "high": 80}, (81,), False),
+        ({"op": "between", "tag": "KVP", "high": 80}, (float("nan"),), False),
+        ({"op": "between", "tag": "KVP", "low": 1, "high": 2, "exclusive": True}, (1.5,), True),
+        ({"op": "between", "tag": "KVP", "low": 1, "high": 2, "exclusive": True}, (1,), False),
+        ({"op": "between", "tag": "KVP", "low": 1, "high": 2, "exclusive": True}, (2,), False),
+        ({"op": "matches", "tag": "SeriesDescription", "pattern": "t1.*ce"}, ("AX T1 +CE",), True),
+        ({"op": "matches", "tag": "SeriesDescription", "pattern": "^t1"}, ("AX T1",), False),
+        ({"op": "matches", "tag": "SeriesDescription", "pattern": "(?-i)t1"}, ("T1",), False),
+        ({"op": "matches", "tag": "SeriesDescription", "pattern": "a"}, ("b", "a"), True),
+        ({"op": "matches", "tag": "SeriesDescription", "pattern": "."}, (), False),
+        ({"op": "matches", "tag": "KVP", "pattern": "^12"}, (120,), True),
+        ({"op": "equals", "fact": "contrast", "value": True}, ("yes",), True),
+        ({"op": "equals", "fact": "contrast", "value": False}, ("no",), True),
+        ({"op": "equals", "tag": "Modality", "value": "CT", "not": True}, ("MR",), True),
+        ({"op": "equals", "tag": "Modality", "value": "CT", "not": True}, ("CT",), False),
+        ({"op": "equals", "tag": "Modality", "value": "CT", "not": True}, (), True),
+        ({"op": "present", "tag": "ContrastBolusAgent", "not": True}, (), True),
         ({"op": "present", "tag": "ContrastBolusAgent"}, ("x",), True),
         ({"op": "present", "tag": "ContrastBolusAgent"}, (), False),
     ],
@@ -148,7 +168,7 @@ def test_route_never_raises_and_gives_a_reason_for_every_rule(
     for verdict in verdicts:
         assert verdict.reason
         assert len(verdict.candidates) == len(study)
-        assert all(candidate.checks for candidate in verdict.candidates)
+        assert all(each.checks or each.guard for each in verdict.candidates)
         assert verdict.taken == any(candidate.fits for candidate in verdict.candidates)
 
 
