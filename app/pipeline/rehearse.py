@@ -1,0 +1,148 @@
+"""Today's rules on a study that is known already, and what comes out differently than before.
+
+Nothing is read, sent or written here: a study is its series, what came of it before is its trace.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from app.config_routes import Route
+from app.dicom.series import Series
+from app.pipeline.conditions import fact, short, shown_values
+from app.pipeline.route import route, several_patients
+
+Trace = Mapping[str, Any]
+"""What routing said of a study, as it is stored and shown."""
+
+
+class Change(StrEnum):
+    """What a route does with a study that it did not do before."""
+
+    NEWLY_TAKEN = "newly taken"
+    NO_LONGER_TAKEN = "no longer taken"
+    OTHER_SERIES = "other series"
+    OTHER_USE = "other model or mode"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """One route that says something else of one study than it did before."""
+
+    study_uid: str
+    route: str
+    change: Change
+    now: str
+    """Why it is so by today's rules."""
+    then: str
+    """Why it was so before."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """What one route does over many studies."""
+
+    studies: int = 0
+    taken_now: int = 0
+    taken_then: int = 0
+    changes: dict[Change, int] = field(default_factory=lambda: dict.fromkeys(Change, 0))
+
+
+class Rehearsal:
+    """Past studies one by one, each by today's rules and as it was decided before."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.studies = 0
+        self.tallies: dict[str, Tally] = {route.name: Tally() for route in routes}
+        self.changed: list[Changed] = []
+
+    def add(self, study_uid: str, now: Trace, then: Trace | None) -> None:
+        """Count one study; `then` is None when nothing was decided of it."""
+        self.studies += 1
+        verdicts, before = _by_route(now), _by_route(then)
+        for name, tally in self.tallies.items():
+            verdict, old = verdicts.get(name), before.get(name)
+            tally.studies += 1
+            tally.taken_now += _taken(verdict)
+            tally.taken_then += _taken(old)
+            if change := _change(verdict, old):
+                tally.changes[change] += 1
+                self.changed.append(
+                    Changed(
+                        study_uid=study_uid,
+                        route=name,
+                        change=change,
+                        now=_reason(verdict, now),
+                        then=_reason(old, then),
+                    )
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON types."""
+        return {
+            "studies": self.studies,
+            "routes": {name: asdict(tally) for name, tally in self.tallies.items()},
+            "changes": [asdict(each) for each in self.changed],
+        }
+
+
+def judged(study: Sequence[Series], routes: Iterable[Route]) -> dict[str, Any]:
+    """Return the trace of a study by these routes, with what names its series to a person."""
+    alarm = several_patients(study)
+    verdicts = [] if alarm else route(study, routes)
+    return {
+        "alarm": alarm or "",
+        "routes": [each.to_json() for each in verdicts],
+        "series": labels(study),
+    }
+
+
+def labels(study: Iterable[Series]) -> dict[str, str]:
+    """Return for each series what a reader of the archive knows it by."""
+    return {each.series_uid: " ".join(_label(each)) for each in study}
+
+
+def _label(series: Series) -> Iterator[str]:
+    yield series.modality or "unknown"
+    if number := series.tags.get("SeriesNumber"):
+        yield f"no. {shown_values(number)}"
+    if description := series.tags.get("SeriesDescription"):
+        yield f"“{shown_values(description)}”"
+    count = shown_values(fact(series, "slices"))
+    yield f"{count} image{'' if count == '1' else 's'}"
+
+
+def _by_route(trace: Trace | None) -> dict[str, Trace]:
+    return {each["route"]: each for each in (trace or {}).get("routes", ())}
+
+
+def _taken(verdict: Trace | None) -> bool:
+    return bool(verdict and verdict["taken"])
+
+
+def _change(now: Trace | None, then: Trace | None) -> Change | None:
+    if not _taken(now) or not _taken(then):
+        if _taken(now):
+            return Change.NEWLY_TAKEN
+        return Change.NO_LONGER_TAKEN if _taken(then) else None
+    if _picks(now) != _picks(then):
+        return Change.OTHER_SERIES
+    return None if _use(now) == _use(then) else Change.OTHER_USE
+
+
+def _picks(verdict: Trace | None) -> list[list[tuple[str, str]]]:
+    return sorted(sorted(pick.items()) for pick in (verdict or {}).get("picks", ()))
+
+
+def _use(verdict: Trace | None) -> str:
+    told = verdict or {}
+    return f"{told.get('model')}, {told.get('mode', 'live')}"
+
+
+def _reason(verdict: Trace | None, trace: Trace | None) -> str:
+    if verdict is not None:
+        return f"{verdict['reason']} ({_use(verdict)})" if verdict["taken"] else verdict["reason"]
+    if trace is None:
+        return "the study was not routed"
+    return trace.get("alarm") or "there was no such route"
