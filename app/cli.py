@@ -13,6 +13,7 @@ from typing import Any
 
 from app import show
 from app.config import Config, config_path, load_config
+from app.dicom.encoded import is_uid
 from app.errors import DONE, INPUT_WRONG, NODE_WRONG, ConfigError, NodeError, StudyError
 from app.log import set_up
 from app.signals import block
@@ -73,6 +74,15 @@ def parser() -> argparse.ArgumentParser:
     ):
         add(name, command, words, asks=True).add_argument("id", help="job id or study UID")
     add("refused", _refused, "list what the door refused or put aside, newest first", asks=True)
+    add(
+        "sources",
+        _sources,
+        "list the archives that are asked, and what is known of their studies",
+        asks=True,
+    )
+    fetch = add("fetch", _fetch, "fetch a study from an archive now", asks=True)
+    fetch.add_argument("study", help="UID of the study")
+    fetch.add_argument("--source", help="the archive; needed where several are asked")
     add("models", _models, "list the models that app.yaml names", asks=True)
     return top
 
@@ -118,9 +128,13 @@ def _explain(args: argparse.Namespace, config: Config) -> int:
     if not folder.is_dir():
         with _store(config) as store:
             trace = store.trace(args.study)
-        if trace is None:
+            remotes = _remotes(store, args.study)
+        if trace is None and not remotes:
             raise StudyError(f"{args.study}: neither a folder nor a study that was routed")
-        _print(args, trace, show.trace(trace))
+        if trace is None:  # all that is known of it is what its archive says
+            _print(args, remotes, show.remotes(remotes))
+        else:
+            _print(args, trace, show.trace(trace))
         return DONE
     series = read_series(sorted(path for path in folder.rglob("*") if path.is_file()))
     for study_uid in sorted({each.study_uid for each in series}):
@@ -151,8 +165,13 @@ def _show(args: argparse.Namespace, config: Config) -> int:
         else:
             job = store.job(args.id)
             study_uid, jobs = job.study_uid, [job]
+        remotes = _remotes(store, study_uid)
+        if remotes and store.trace(study_uid) is None and not store.study_events(study_uid):
+            _print(args, {"remotes": remotes}, show.remotes(remotes))
+            return DONE
         story = {
             "study": asdict(store.study(study_uid)),
+            "remotes": remotes,
             "study_events": [asdict(event) for event in store.study_events(study_uid)],
             "trace": store.trace(study_uid),
             "jobs": [
@@ -184,6 +203,48 @@ def _refused(args: argparse.Namespace, config: Config) -> int:
     with _store(config) as store:
         events = store.door_events()
     _print(args, [asdict(event) for event in events], show.refused(events))
+    return DONE
+
+
+def _remotes(store: Store, study_uid: str) -> list[dict[str, Any]]:
+    """Return what is known of a study in archives, with the trace of each."""
+    return [
+        {**asdict(each), "trace": store.remote_trace(each.source, study_uid)}
+        for each in store.remotes(study_uid)
+    ]
+
+
+def _sources(args: argparse.Namespace, config: Config) -> int:
+    from app.fetch.status import read_status  # noqa: PLC0415  # only this command needs it
+
+    with _store(config) as store:
+        counts, newest = store.remote_counts(), store.remotes(limit=20)
+    told = [
+        {
+            "source": each.archive,
+            **asdict(read_status(config.data, each.archive)),
+            "studies": counts.get(each.archive, {}),
+        }
+        for each in config.sources
+    ]
+    shown = [asdict(each) for each in newest]
+    _print(args, {"sources": told, "newest": shown}, show.sources(told, shown))
+    return DONE
+
+
+def _fetch(args: argparse.Namespace, config: Config) -> int:
+    names = [each.archive for each in config.sources]
+    source = args.source or (names[0] if len(names) == 1 else None)
+    if source not in names:
+        raise StudyError(
+            f"--source: give one of {', '.join(names) or 'none: app.yaml names no source'}"
+        )
+    if not is_uid(args.study):
+        raise StudyError(f"{args.study}: is no UID of a study")
+    with _store(config) as store:
+        store.ask_for(source, args.study, "somebody asked for it", datetime.now(UTC))
+    told = {"study": args.study, "source": source}
+    _print(args, told, f"study {args.study} is fetched from {source}")
     return DONE
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from app.config_door import Door, Strict
 from app.config_routes import NAME, Route
+from app.config_sources import Source
 from app.errors import ConfigError
 
 
@@ -118,6 +119,7 @@ class Config(Strict):
     archives: dict[Annotated[str, Field(pattern=NAME)], ArchiveConfig] = Field(
         min_length=1, description="where results go, by name"
     )
+    sources: tuple[Source, ...] = Field((), description="archives that are asked for studies")
     models: tuple[Model, ...] = Field(min_length=1, description="models the node runs")
     routes: tuple[Route, ...] = Field(min_length=1, description="which series go to which model")
 
@@ -126,6 +128,12 @@ class Config(Strict):
         faults = [
             *_repeated("models", [model.name for model in self.models]),
             *_repeated("routes", [route.name for route in self.routes]),
+            *_repeated("sources", [source.archive for source in self.sources]),
+            *(
+                f"sources.{source.archive}: no archive of that name can be asked"
+                for source in self.sources
+                if not isinstance(self.archives.get(source.archive), DicomwebArchive)
+            ),
         ]
         models = {model.name for model in self.models}
         for route in self.routes:

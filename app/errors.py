@@ -12,6 +12,7 @@
       - WorkerLost
       - Interrupted            the node is stopping: the job is handed back, nothing is counted
     + DeliveryRefused          the archive said no: a person must look
+    + ArchiveRefused           the archive does not give what was asked of it: a person must look
     + ModelError               weights or output are not what the card promised
     + StoreError               the job log cannot be used as it is
 
@@ -66,6 +67,11 @@ class TransientError(NodeError):
 class ArchiveUnavailable(TransientError):
     """The archive refused the connection, timed out or is busy."""
 
+    def __init__(self, message: str | None = None, *, wait_s: float | None = None) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+        """How long it asks to be left alone."""
+
 
 class OutOfResources(TransientError):
     """Disk or memory ran out; free some or wait."""
@@ -85,6 +91,10 @@ class Interrupted(TransientError):
 
 class DeliveryRefused(NodeError):
     """The archive refused the result; a person must look."""
+
+
+class ArchiveRefused(NodeError):
+    """The archive does not give what was asked of it; a person must look."""
 
 
 class ModelError(NodeError):

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
+from app.children import Child
 from app.config import Config
 from app.config_door import Door
-from app.door.process import DoorProcess
 from app.errors import ConfigError
 from app.files import make_folder, write_json
-from app.installed import install, start_crew
+from app.installed import Installed, install, start_crew
 from app.node import Node
 from app.runner import now
 from app.signals import on_stop
@@ -43,31 +44,79 @@ def serve(config: Config, config_path: Path) -> int:
         stack.callback(crew.stop)
         node = Node(config, store, models=models, crew=crew)
 
-        def tell(door_pid: int, ports: dict[str, int]) -> None:
-            log.info(
-                "ready: %s; data in %s; %s",
-                _doors(config.door, ports),
-                config.data,
-                ", ".join(f"model {each.card.identity}" for each in models.values()),
-            )
-            names = {"listening": "dicom_port", "http": "http_port"}
-            told = {names[name]: port for name, port in ports.items()}
-            write_json(ready, {"pid": os.getpid(), "door_pid": door_pid} | told)
-
-        door = DoorProcess(config_path, config.data, tell)
+        announcement = Announcement(config, models, ready)
         stack.callback(ready.unlink, missing_ok=True)
-        stack.callback(door.close)
-        door.open()
+        children = _children(config, config_path, announcement)
+        for child in children:
+            stack.callback(child.close)
+            child.open()
+        announcement.make()
 
         def stop() -> None:
             log.info("stopping: the door closes, running jobs finish or are handed back")
-            threading.Thread(target=door.close, name="door closing").start()
+            for child in children:
+                threading.Thread(target=child.close, name="child closing").start()
             node.stop()
 
         on_stop(stop)
         node.run(done=lambda: False)
     log.info("stopped")
     return 0
+
+
+class Announcement:
+    """Says that the node is ready, in its log and in a file; again when a child was restarted."""
+
+    def __init__(self, config: Config, models: Mapping[str, Installed], path: Path) -> None:
+        self._config = config
+        self._models = models
+        self._path = path
+        self._told: dict[str, Any] = {"pid": os.getpid()}
+        self._ports: dict[str, int] = {}
+        self._made = False
+        self._lock = threading.Lock()
+
+    def door(self, pid: int, ports: dict[str, int]) -> None:
+        """Take the ports of a door that was opened."""
+        names = {"listening": "dicom_port", "http": "http_port"}
+        self._ports = ports
+        self._take({names[name]: port for name, port in ports.items()} | {"door_pid": pid})
+
+    def fetcher(self, pid: int, _told: dict[str, Any]) -> None:
+        """Take the process that asks archives."""
+        self._take({"fetch_pid": pid})
+
+    def make(self) -> None:
+        """Announce that everything is ready."""
+        with self._lock:
+            self._made = True
+            self._announce()
+
+    def _take(self, told: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._told |= told
+            if self._made:
+                self._announce()
+
+    def _announce(self) -> None:
+        models = (f"model {each.card.identity}" for each in self._models.values())
+        sources = (f"asks {each.archive}" for each in self._config.sources)
+        log.info(
+            "ready: %s; data in %s; %s",
+            "; ".join((_doors(self._config.door, self._ports), *sources)),
+            self._config.data,
+            ", ".join(models),
+        )
+        write_json(self._path, self._told)
+
+
+def _children(config: Config, config_path: Path, told: Announcement) -> list[Child]:
+    """Return the processes beside this one, in the order in which they are started."""
+    where = {"config_path": config_path, "data": config.data}
+    children = [Child("door", "app.door", **where, on_ready=told.door)]
+    if config.sources:
+        children.append(Child("fetcher", "app.fetch", **where, on_ready=told.fetcher))
+    return children
 
 
 def _doors(door: Door, ports: Mapping[str, int]) -> str:

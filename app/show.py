@@ -38,6 +38,38 @@ def refused(events: Iterable[DoorEvent]) -> str:
     return "\n".join(lines) or "nothing was refused"
 
 
+def sources(told: Iterable[Mapping[str, Any]], newest: Iterable[Mapping[str, Any]]) -> str:
+    """Return how each archive that is asked fares, and its studies that changed last."""
+    lines = []
+    for each in told:
+        polled = _time(each["polled_at"]) or "never"
+        states = ", ".join(f"{n} {state}" for state, n in sorted(each["studies"].items()))
+        lines.append(f"{each['source']}: {states or 'no studies known'}")
+        lines.append(f"  last listed {polled}: {each['listed']} studies, {each['changed']} changed")
+        if each["error"]:
+            lines.append(f"  {_time(each['error_at'])}  {each['error']}")
+    head = f"{'changed':19}  {'state':8}  {'objects':7}  {'source':12}  study  reason"
+    return "\n".join([*lines, head, *map(_remote_line, newest)]) if lines else "no sources"
+
+
+def remotes(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return what is known of a study that lies in archives, of which perhaps nothing is here."""
+    lines = []
+    for each in rows:
+        lines.append(_remote_line(each))
+        if each["trace"] is not None:
+            lines.append(trace(each["trace"]))
+    return "\n".join(lines)
+
+
+def _remote_line(row: Mapping[str, Any]) -> str:
+    number = "?" if row["instances"] is None else row["instances"]
+    return (
+        f"{_time(row['changed_at'])}  {row['state']:8}  {number:>7}  {row['source']:12}  "
+        f"{row['study_uid']}  {row['reason']}"
+    ).rstrip()
+
+
 def story(told: Mapping[str, Any]) -> str:
     """Return everything that happened to a study and its jobs."""
     study = told["study"]
@@ -46,6 +78,7 @@ def story(told: Mapping[str, Any]) -> str:
         f"  {_time(event['at'])}  {event['event']:14}  {event['detail']}"
         for event in told["study_events"]
     ]
+    lines += [f"  in an archive: {_remote_line(each)}" for each in told["remotes"]]
     lines.append(trace(told["trace"]))
     for job in told["jobs"]:
         lines.append(f"job {job['id']}: {job['route']}, {job['model']}, {job['state']}")

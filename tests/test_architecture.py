@@ -26,14 +26,28 @@ MAY_IMPORT = {
     "files": set[str](),
     "faults": set[str](),
     "log": set[str](),
-    "config": {"config_door", "config_routes"},
+    "config": {"config_door", "config_routes", "config_sources"},
     "config_door": set[str](),
     "config_routes": {"config_door", "dicom.facts", "dicom.keywords"},
+    "config_sources": {"config_door"},
+    "child": set[str](),
     "dicom": set[str](),
     "models": {"dicom"},
     "pipeline": {"dicom", "models", "config", "config_routes"},
     "store": set[str](),
-    "door": {"dicom", "store", "config", "config_door", "pipeline.receive"},
+    "door": {"child", "dicom", "store", "config", "config_door", "pipeline.receive"},
+    "fetch": {
+        *(
+            "child",
+            "config",
+            "config_routes",
+            "config_sources",
+            "dicom",
+            "door",
+            "pipeline",
+            "store",
+        ),
+    },
     "workers": {"pipeline", "models", "dicom"},
     "operators": {"pipeline", "workers"},
     "graph": {"operators", "pipeline"},
@@ -49,16 +63,23 @@ ONLY_IN = {
     "torch": ("app/models/runners/",),
     "nnunetv2": ("app/models/runners/",),
     "dynamic_network_architectures": ("app/models/runners/",),
-    "pydantic": ("app/config.py", "app/config_door.py", "app/config_routes.py", "app/models/"),
+    "pydantic": (
+        "app/config.py",
+        "app/config_door.py",
+        "app/config_sources.py",
+        "app/config_routes.py",
+        "app/models/",
+    ),
     "re2": ("app/config_routes.py",),
     "pynetdicom": ("app/dicom/dimse.py", "app/door/"),
-    "subprocess": ("app/workers/process.py", "app/door/process.py"),
+    "subprocess": ("app/workers/process.py", "app/children.py"),
 }
 """Library → the only places that may import it."""
 
 LIGHT = {
     "app.cli": {"torch", "nnunetv2", "holoscan", "monai", "highdicom"},
     "app.door.__main__": {"torch", "nnunetv2", "holoscan", "monai", "highdicom"},
+    "app.fetch.__main__": {"torch", "nnunetv2", "holoscan", "monai", "highdicom"},
     "app.workers.child": {"torch", "nnunetv2", "holoscan", "monai", "highdicom", "pydicom"},
 }
 """Module that starts a process → libraries too heavy or too large a target to be loaded by it."""
@@ -69,6 +90,8 @@ MAY_CATCH_EVERYTHING = {
     "app/door/association.py": "the edge of a peer's thread: it is told that it failed",
     "app/door/negotiation.py": "pynetdicom raises anything on hostile input",
     "app/workers/serve.py": "the edge of the child: the parent sorts what it is told",
+    "app/fetch/source.py": "what one archive says of one study must not end the others",
+    "app/dicom/wado.py": "pydicom raises anything on hostile input: the element is left out",
     "app/dicom/series.py": "pydicom raises anything on hostile input",
     "app/pipeline/sources.py": "same: an element that cannot be read is not copied",
 }

@@ -5,60 +5,34 @@ has an HTTP door too. Ends on SIGTERM, on SIGINT, and when the pipe that its par
 standard input is closed.
 """
 
-import argparse
-import ctypes
-import json
 import logging
-import os
-import signal
-import stat
-import sys
 import threading
-import warnings
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
+from app.child import leave, ready, run
 from app.config import load_config
 from app.config_door import Http
 from app.dicom.dimse import silence_pynetdicom
 from app.door.intake import Intake
 from app.door.scp import Scp
-from app.errors import ConfigError, NodeError
-from app.log import set_up
 from app.pipeline.receive import prepare
 from app.store.store import Store
 
 log = logging.getLogger(__name__)
 
 GRACE_S = 5.0
-STDIN = 0
-M_ARENA_MAX = -8  # malloc.h
 
 
 def main(argv: list[str] | None = None) -> int:
     """Listen until told to stop; 0 after a clean stop, 2 when it could not listen."""
-    parser = argparse.ArgumentParser(prog="python -m app.door", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="the site's app.yaml")
-    parser.add_argument("--data", type=Path, required=True, help="the node's data folder")
-    args = parser.parse_args(argv)
-    _keep_memory_together()
-    try:
-        set_up(stream=sys.stderr)
-        silence_pynetdicom()
-        warnings.simplefilter("ignore")  # pydicom's warnings quote values
-        threading.excepthook = _note_thread
-        return _serve(args.config, args.data)
-    except ConfigError as error:
-        sys.stderr.write(f"{error}\n")
-    except (NodeError, OSError) as error:
-        log.error("the door does not open: %s", error)  # noqa: TRY400  # a sentence will do
-    return 2
+    return run("app.door", __doc__ or "", _serve, argv)
 
 
-def _serve(config: Path, data: Path) -> int:
-    stop = _stop_event()
+def _serve(config: Path, data: Path, stop: threading.Event) -> None:
+    silence_pynetdicom()
     door = load_config(config).door
     if door.open:
         log.warning("the door is OPEN: every calling AE title is let in, from every address")
@@ -75,11 +49,8 @@ def _serve(config: Path, data: Path) -> int:
         if door.http is not None:
             servers["http"] = _web(door.http, intake, store)
         stack.callback(_close, servers.values())
-        ports = {name: server.open() for name, server in servers.items()}
-        sys.stdout.write(json.dumps(ports) + "\n")
-        sys.stdout.flush()
+        ready({name: server.open() for name, server in servers.items()})
         stop.wait()
-    return 0
 
 
 class Server(Protocol):
@@ -108,37 +79,5 @@ def _web(http: Http, intake: Intake, store: Store) -> Server:
     return WebServer(http, intake.limits, intake=intake, store=store, sources=())
 
 
-def _stop_event() -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
-    # the parent may have blocked them before it started us
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
-    mode = os.fstat(STDIN).st_mode
-    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
-        threading.Thread(target=_await_end_of_input, args=(stop,), daemon=True).start()
-    return stop
-
-
-def _await_end_of_input(stop: threading.Event) -> None:
-    while os.read(STDIN, 1024):
-        pass
-    stop.set()
-
-
-def _keep_memory_together() -> None:
-    """Let all threads share two heaps; each of glibc's sixteen keeps what a crowd once took."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
-
-
-def _note_thread(args: threading.ExceptHookArgs) -> None:
-    """Write one line where Python would print a traceback with what a peer sent."""
-    log.error("a thread of the door ended by %s", args.exc_type.__name__)
-
-
 if __name__ == "__main__":
-    code = main()
-    logging.shutdown()
-    sys.stderr.flush()
-    os._exit(code)  # threads that wait for a silent peer would hold the process
+    leave(main())

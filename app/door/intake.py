@@ -177,6 +177,8 @@ class Intake:
             log.error("a spooled file is broken and left alone: %s", error)  # noqa: TRY400
             return False
         held = self._store.find_instance(sop_uid)
+        if held is not None and held.file == file:
+            return False  # another process has noted it since its row was looked for
         arrived = read_spooled(self._data, file)
         if held is None:
             return self._store.add_instance(_row(arrived, file, "the spool"), _now())

@@ -1,18 +1,18 @@
 """Results → archive, until the archive proves that it holds them."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from app.config import ArchiveConfig, DicomwebArchive, FilesArchive, FolderArchive
-from app.dicom.dicomweb import Credentials, Dicomweb
+from app.dicom.dicomweb import Dicomweb
 from app.dicom.encoded import Identifiers
 from app.dicom.folder import FolderStore
 from app.dicom.part10 import read_part10
-from app.errors import ArchiveUnavailable, ConfigError, DeliveryRefused
+from app.errors import ArchiveUnavailable, DeliveryRefused
 from app.files import durable, make_folder
+from app.pipeline.access import connect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +66,7 @@ def _copy(files: Sequence[Path], uids: Sequence[Identifiers], name: str, folder:
 def _send(
     files: Sequence[Path], uids: Sequence[Identifiers], name: str, archive: DicomwebArchive
 ) -> str:
-    with Dicomweb(
-        name,
-        archive.url,
-        credentials=_credentials(name, archive),
-        timeout_s=archive.timeout_s,
-        verify=os.environ.get("REQUESTS_CA_BUNDLE") or True,
-    ) as client:
+    with connect(Dicomweb, name, archive) as client:
         sent = [_send_one(client, file, each) for file, each in zip(files, uids, strict=True)]
         missing = [each.sop_uid for each in uids if not client.holds(each)]
     if missing:
@@ -95,23 +89,3 @@ def _send_one(client: Dicomweb, file: Path, uids: Identifiers) -> bool:
         if not client.holds(uids):
             raise
     return True
-
-
-def _credentials(name: str, archive: DicomwebArchive) -> Credentials:
-    return Credentials(
-        user=archive.user,
-        password=_secret(name, "password_env", archive.password_env),
-        token=_secret(name, "token_env", archive.token_env),
-    )
-
-
-def _secret(name: str, key: str, variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    value = os.environ.get(variable)
-    if not value:
-        raise ConfigError(
-            f"archives.{name}.{key}: the environment variable {variable} is not set; "
-            "set it and start the node again"
-        )
-    return value

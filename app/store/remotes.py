@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert  # PostgreSQL has the same one
 
 from app.store.engine import Section
@@ -27,21 +27,30 @@ class Remotes(Section):
     """The rows are the watermark: what an archive lists is compared with what is noted here."""
 
     def note_listed(self, source: str, counts: Mapping[str, int | None], now: datetime) -> int:
-        """Note what the archive lists now, study by study; return how many are new or other."""
+        """Note what the archive lists now, study by study; return how many are new or other.
+
+        A count of None says nothing about a study that is known. A study that somebody asked for
+        stays asked for, whatever is listed of it.
+        """
+        columns = RemoteStudies.study_uid, RemoteStudies.instances, RemoteStudies.state
+        held = select(*columns).where(
+            RemoteStudies.source == source, RemoteStudies.study_uid.in_(list(counts))
+        )
+        with self._database.reading() as connection:  # mostly nothing has changed
+            known = {row.study_uid: row for row in connection.execute(held)}
+        changed = {
+            uid: count
+            for uid, count in counts.items()
+            if uid not in known or count not in {None, known[uid].instances}
+        }
+        if not changed:
+            return 0
         with self._database.writing() as connection:
-            held = select(RemoteStudies.study_uid, RemoteStudies.instances)
-            known = {
-                row.study_uid: row.instances
-                for row in connection.execute(held.where(RemoteStudies.source == source))
-            }
-            changed = {
-                uid: count
-                for uid, count in counts.items()
-                if uid not in known or known[uid] != count
-            }
             for uid, count in changed.items():
-                _put(connection, source, uid, RemoteState.LISTED, now, instances=count)
-            return len(changed)
+                asked = uid in known and known[uid].state == RemoteState.ASKED
+                state = RemoteState.ASKED if asked else RemoteState.LISTED
+                _put(connection, source, uid, state, now, instances=count)
+        return len(changed)
 
     def ask_for(self, source: str, study_uid: str, why: str, now: datetime) -> None:
         """Note that the study is whole in the archive and to be fetched now."""
@@ -54,9 +63,18 @@ class Remotes(Section):
             _put(connection, source, study_uid, RemoteState.LISTED, now)
 
     def due_remotes(
-        self, source: str, now: datetime, quiet_s: float, limit: int = 10
+        self,
+        source: str,
+        now: datetime,
+        quiet_s: float,
+        limit: int = 10,
+        *,
+        newest_first: bool = False,
     ) -> list[RemoteStudy]:
-        """Return what is to be fetched: asked for, or listed with one number for `quiet_s`."""
+        """Return what is to be fetched: asked for, or listed with one number for `quiet_s`.
+
+        What somebody asked for comes first, and is not kept waiting by what is only listed.
+        """
         table = RemoteStudies
         still = and_(
             table.state == RemoteState.LISTED,
@@ -67,7 +85,8 @@ class Remotes(Section):
             table.source == source, or_(table.state == RemoteState.ASKED, still), ready
         )
         with self._database.reading() as connection:
-            ordered = query.order_by(table.changed_at).limit(limit)
+            age = table.changed_at.desc() if newest_first else table.changed_at
+            ordered = query.order_by(table.state != RemoteState.ASKED, age).limit(limit)
             return [RemoteStudy(**row) for row in connection.execute(ordered).mappings()]
 
     def settle_remote(self, remote: RemoteStudy, state: RemoteState, **values: Any) -> bool:
@@ -88,6 +107,15 @@ class Remotes(Section):
             query = query.where(RemoteStudies.study_uid == study_uid)
         with self._database.reading() as connection:
             return [RemoteStudy(**row) for row in connection.execute(query).mappings()]
+
+    def remote_counts(self) -> dict[str, dict[RemoteState, int]]:
+        """Return how many studies of each source are in which state."""
+        table, found = RemoteStudies, dict[str, dict[RemoteState, int]]()
+        query = select(table.source, table.state, func.count().label("number"))
+        with self._database.reading() as connection:
+            for row in connection.execute(query.group_by(table.source, table.state)):
+                found.setdefault(row.source, {})[row.state] = row.number
+        return found
 
     def remote_trace(self, source: str, study_uid: str) -> Any:
         """Return why each route did or did not want the study, or None."""

@@ -1,0 +1,59 @@
+"""The fetcher as a process: `python -m app.fetch --config app.yaml --data FOLDER`.
+
+Prints one JSON line, `{"sources": [name, …]}`, when it asks archives. What they answer is decoded
+here, under a memory limit: a hostile archive costs this process, which the node starts again.
+"""
+
+import resource
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from app.child import leave, ready, run
+from app.config import load_config
+from app.dicom.dimse import silence_pynetdicom
+from app.door.intake import Intake
+from app.fetch.remote import remote
+from app.fetch.source import SourceLoop
+from app.store.store import Store
+
+MEMORY = 4 * 1024**3
+"""Address space: the metadata of the largest series that are asked for need a fourth of it."""
+GRACE_S = 5.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Ask until told to stop; 0 after a clean stop, 2 when it could not begin."""
+    return run("app.fetch", __doc__ or "", _serve, argv)
+
+
+def _serve(config_path: Path, data: Path, stop: threading.Event) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    silence_pynetdicom()
+    config = load_config(config_path).at(data)
+    with ExitStack() as stack:
+        store = Store.open(config.data / "node.db", migrate=False)
+        stack.callback(store.close)
+        intake = Intake(config.data, store, config.door.limits)
+        stack.callback(intake.close)
+        loops = [
+            SourceLoop(config, source, remote(config, source.archive), store, intake)
+            for source in config.sources
+        ]
+        threads = [threading.Thread(target=each.run, name=each.name, daemon=True) for each in loops]
+        for thread in threads:
+            thread.start()
+        ready({"sources": [each.name for each in loops]})
+        stop.wait()
+        for each in loops:
+            each.stop()
+        until = time.monotonic() + GRACE_S
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        for each in loops:
+            each.spare()
+
+
+if __name__ == "__main__":
+    leave(main())
