@@ -1,8 +1,8 @@
 """The trace of a study in words: what each route says of it, which series fit, and why not.
 
 What matters most stands first: the verdict, then for each input the series that is taken, those
-that fit as well, those that a gate stopped, those that fail a condition. Series of which the same is
-to be said share a line.
+that fit as well, those that a gate stopped, those that fail a condition. Series of which the same
+is to be said share a line.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,15 +28,16 @@ def trace(routed: Part | None) -> str:
 
 def _lines(routed: Part) -> Iterator[str]:
     routes, labels = routed["routes"], routed.get("series", {})
+    if routed.get("alarm"):
+        yield f"ALARM: {routed['alarm']}"
+    else:
+        taken = [verdict["route"] for verdict in routes if verdict["taken"]]
+        names = f": {', '.join(taken)}" if taken else ""
+        yield f"{len(taken)} of {len(routes)} routes take it{names}"
     if routed.get("signal"):
         yield f"complete: {routed['signal']}"
     if routed.get("note"):
         yield f"note: {routed['note']}"
-    if routed.get("alarm"):
-        yield f"ALARM: {routed['alarm']}"
-        return
-    taken = [verdict["route"] for verdict in routes if verdict["taken"]]
-    yield f"{len(taken)} of {len(routes)} routes take it" + (f": {', '.join(taken)}" if taken else "")
     for verdict in sorted(routes, key=lambda verdict: not verdict["taken"]):
         yield from _verdict_lines(verdict, labels)
     yield from _guarded_lines(routes, labels)

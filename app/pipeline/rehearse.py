@@ -3,6 +3,7 @@
 Nothing is read, sent or written here: a study is its series, what came of it before is its trace.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -10,7 +11,7 @@ from typing import Any
 
 from app.config_routes import Route
 from app.dicom.series import Series
-from app.pipeline.conditions import fact, short, shown_values
+from app.pipeline.conditions import fact, shown_values
 from app.pipeline.route import route, several_patients
 
 Trace = Mapping[str, Any]
@@ -43,7 +44,6 @@ class Changed:
 class Tally:
     """What one route does over many studies."""
 
-    studies: int = 0
     taken_now: int = 0
     taken_then: int = 0
     changes: dict[Change, int] = field(default_factory=lambda: dict.fromkeys(Change, 0))
@@ -52,36 +52,41 @@ class Tally:
 class Rehearsal:
     """Past studies one by one, each by today's rules and as it was decided before."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], *, gone: bool = True) -> None:
+        """Count these routes, and with `gone` those that took a study and are no more."""
+        self.routes = tuple(routes)
         self.studies = 0
-        self.tallies: dict[str, Tally] = {route.name: Tally() for route in routes}
+        self.tallies: dict[str, Tally] = {route.name: Tally() for route in self.routes}
         self.changed: list[Changed] = []
+        self.left_out: Counter[str] = Counter()
+        """Why studies could not be judged → how many."""
+        self._gone = gone
 
     def add(self, study_uid: str, now: Trace, then: Trace | None) -> None:
         """Count one study; `then` is None when nothing was decided of it."""
         self.studies += 1
         verdicts, before = _by_route(now), _by_route(then)
+        if self._gone:
+            for name, verdict in before.items():
+                if _taken(verdict) and name not in self.tallies:
+                    self.tallies[name] = Tally()
         for name, tally in self.tallies.items():
-            verdict, old = verdicts.get(name), before.get(name)
-            tally.studies += 1
-            tally.taken_now += _taken(verdict)
+            new, old = verdicts.get(name), before.get(name)
+            tally.taken_now += _taken(new)
             tally.taken_then += _taken(old)
-            if change := _change(verdict, old):
+            if change := _change(new, old):
                 tally.changes[change] += 1
+                why = _why(new, now, "there is no such route any more", old)
+                was = _why(old, then, "there was no such route", new)
                 self.changed.append(
-                    Changed(
-                        study_uid=study_uid,
-                        route=name,
-                        change=change,
-                        now=_reason(verdict, now),
-                        then=_reason(old, then),
-                    )
+                    Changed(study_uid=study_uid, route=name, change=change, now=why, then=was)
                 )
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON types."""
         return {
             "studies": self.studies,
+            "left_out": dict(self.left_out),
             "routes": {name: asdict(tally) for name, tally in self.tallies.items()},
             "changes": [asdict(each) for each in self.changed],
         }
@@ -140,9 +145,26 @@ def _use(verdict: Trace | None) -> str:
     return f"{told.get('model')}, {told.get('mode', 'live')}"
 
 
-def _reason(verdict: Trace | None, trace: Trace | None) -> str:
-    if verdict is not None:
-        return f"{verdict['reason']} ({_use(verdict)})" if verdict["taken"] else verdict["reason"]
-    if trace is None:
-        return "the study was not routed"
-    return trace.get("alarm") or "there was no such route"
+def _why(verdict: Trace | None, trace: Trace | None, without: str, other: Trace | None) -> str:
+    """Return why it is so, for the very series that the `other` verdict takes if there are any."""
+    if verdict is None:
+        return (trace.get("alarm") or without) if trace else "the study was not routed"
+    if verdict["taken"]:
+        return f"{verdict['reason']} ({_use(verdict)})"
+    inputs = {item for pick in (other or {}).get("picks", ()) for item in pick.items()}
+    told = [
+        f"{each['role']}: series …{each['series_uid'][-8:]}: {fault}"
+        for each in verdict.get("candidates", ())
+        if (each["role"], each["series_uid"]) in inputs and (fault := _fault(each))
+    ]
+    return "; ".join(told) or str(verdict["reason"])
+
+
+def _fault(candidate: Trace) -> str:
+    """Return what keeps one series out of a role, or nothing when it fits."""
+    if candidate["fits"]:
+        return ""
+    failed = [each for each in candidate["checks"] if not each["holds"]]
+    told = [f"{gate['code']}: {gate['reason']}" for gate in candidate["gates"]]
+    told = told or [f"{each['condition']}, found {each['found']}" for each in failed]
+    return candidate["guard"] or ", ".join(told)
