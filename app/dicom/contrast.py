@@ -16,7 +16,7 @@ _AGENT = r"(?:i\.?v\.?[ -]?)?(?:contrast\w*|kontrast\w*|contraste|km|gd|gad\w*|c
 _WITHOUT = r"(?<!\w)(?:w/?o|without|no|non|ohne|sin|sans|senza|pre)"
 _NEGATED = re.compile(
     rf"{_WITHOUT}[ ./-]*(?:{_AGENT}|$)"
-    r"|\b(?:pre|native|nativ|unenhanced|noncontrast|precontrast|nect|ncct)\b"
+    r"|\b(?:pre|native|nativ|unenhanced|plain|noncontrast|precontrast|nect|ncct)\b"
     r"|(?<!\w)(?:c-|-c)(?!\w)"
 )
 _GIVEN = re.compile(

@@ -39,7 +39,7 @@ _NOT_IMAGE_MODALITIES = frozenset(
     ("AU", "DOC", "ECG", "EPS", "FID", "HD", "KO", "PLAN", "PR", "REG", "RESP", "RTDOSE")
 ) | {"RTIMAGE", "RTPLAN", "RTRECORD", "RTSTRUCT", "RWV", "SEG", "SMR", "SR"}
 _BY_TYPE = (
-    ("secondary", r"SCREEN ?SAVE|SCREEN|(?:CSA|DOSE|.*) ?REPORT|DOSE ?INFO|.* PROT"),
+    ("secondary", r"SCREEN(?: ?SAVE)?|(?:.* )?REPORT|DOSE INFO|.* PROT"),
     ("localizer", r"LOCALI[ZS]ER|SCOUT|TOPOGRAM|SURVIEW|.* TOP"),
     ("projection", r"(?:.* )?(?:MIP|MINIP|MNIP|MAX IP|MIN IP|AIP|AVERAGE|AVG|RAYSUM)(?: .*)?"),
     ("projection", r"(?:.* )?(?:VRT?|SSD|VOLREN|3D RENDERING|PROJECTION IMAGE)(?: .*)?"),
@@ -48,7 +48,7 @@ _BY_TYPE = (
     ("original", r"ORIGINAL"),
 )
 _LOCALIZER = re.compile(
-    r"\b(?:localis?z?er|scout|topogram|surview|survey|3[ -]?(?:pl(?:ane)?|axis)(?: loc)?|loc)\b",
+    r"\b(?:locali[sz]er|scout|topogram|surview|survey|pilot|loc|3[ -]?(?:pl(?:ane)?|axis))\b",
     re.IGNORECASE,
 )
 
@@ -80,12 +80,14 @@ def _kind(tags: Tags, sop_class: str, *image_type: Scalar) -> str:
     types = [" ".join(re.split(r"[\s_]+", str(each).upper())) for each in image_type]
     for kind, pattern in _BY_TYPE:
         if any(re.fullmatch(pattern, each) for each in types):
-            named = _named_localizer(tags) if kind in {"original", "derived"} else False
+            named = kind in {"original", "derived"} and _is_named_localizer(tags)
             return "localizer" if named else kind
-    return "localizer" if _named_localizer(tags) else ""
+    return "localizer" if _is_named_localizer(tags) else ""
 
 
-def _named_localizer(tags: Tags) -> bool:
-    """Say whether the description calls it one; MR localizers have no Image Type of their own."""
+def _is_named_localizer(tags: Tags) -> bool:
+    """Say whether an MR series is called one; those have no Image Type of their own."""
+    if "MR" not in tags.get("Modality", ()):
+        return False
     texts = tags.get("SeriesDescription", ()) or tags.get("ProtocolName", ())
     return any(_LOCALIZER.search(str(text).replace("_", " ")) for text in texts)

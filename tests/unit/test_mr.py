@@ -234,6 +234,7 @@ def test_b_values_of_each_vendor(edit: Any, b_values: tuple[float, ...] | None) 
         ({"SeriesDescription": "Schaedel ohne KM"}, "no"),
         ({"SeriesDescription": "TORAX SIN CONTRASTE"}, "no"),
         ({"SeriesDescription": "T1 pre"}, "no"),
+        ({"SeriesDescription": "5/5mm Plain"}, "no"),
         ({"SeriesDescription": "NON-CONTRAST"}, "no"),
         ({"SeriesDescription": "no contrast"}, "no"),
         ({"SeriesDescription": "T1 pre and post gd"}, None),
