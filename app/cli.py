@@ -18,7 +18,7 @@ from app.dicom.encoded import is_uid
 from app.errors import DONE, INPUT_WRONG, NODE_WRONG, ConfigError, NodeError, StudyError
 from app.log import set_up
 from app.signals import block
-from app.store.jobs import State
+from app.store.jobs import State, StudyState
 from app.store.store import Store
 from app.trace_words import trace
 
@@ -89,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
         ("cancel", _cancel, "cancel a job"),
     ):
         add(name, command, words, asks=True).add_argument("id", help="job id or study UID")
+    complete = add("complete", _complete, "say that a study is complete now", asks=True)
+    complete.add_argument("study", help="study UID")
     add("refused", _refused, "list what the door refused or put aside, newest first", asks=True)
     add(
         "sources",
@@ -193,7 +195,9 @@ def _replay(args: argparse.Namespace, config: Config) -> int:
 def _jobs(args: argparse.Namespace, config: Config) -> int:
     with _store(config) as store:
         jobs = store.jobs(state=args.state, limit=args.limit)
-    _print(args, [asdict(job) for job in jobs], show.jobs(jobs))
+        replaced = store.replaced(job.id for job in jobs)
+    listed = [asdict(job) | {"replaces": replaced.get(job.id, [])} for job in jobs]
+    _print(args, listed, show.jobs(jobs, replaced))
     return DONE
 
 
@@ -215,13 +219,18 @@ def _show(args: argparse.Namespace, config: Config) -> int:
         if remotes and store.trace(study_uid) is None and not store.study_events(study_uid):
             _print(args, {"remotes": remotes}, show.remotes(remotes))
             return DONE
+        replaced = store.replaced(job.id for job in jobs)
         story = {
             "study": asdict(store.study(study_uid)),
             "remotes": remotes,
             "study_events": [asdict(event) for event in store.study_events(study_uid)],
             "trace": store.trace(study_uid),
             "jobs": [
-                {**asdict(job), "events": [asdict(event) for event in store.events(job.id)]}
+                {
+                    **asdict(job),
+                    "replaces": replaced.get(job.id, []),
+                    "events": [asdict(event) for event in store.events(job.id)],
+                }
                 for job in jobs
             ],
         }
@@ -242,6 +251,19 @@ def _cancel(args: argparse.Namespace, config: Config) -> int:
         job = store.job(args.id)
         store.cancel(job.id, datetime.now(UTC))
     _print(args, {"job": job.id}, f"job {job.id} is cancelled")
+    return DONE
+
+
+def _complete(args: argparse.Namespace, config: Config) -> int:
+    with _store(config) as store:
+        if not store.complete(args.study, "said by hand to be complete", datetime.now(UTC)):
+            state = store.study(args.study).state
+            told = "was routed already" if state is StudyState.ROUTED else "cannot be routed"
+            raise StudyError(
+                f"study {args.study} {told}; `show` says what came of it, and one more object"
+                " opens it again"
+            )
+    _print(args, {"study": args.study}, f"study {args.study} is routed now")
     return DONE
 
 

@@ -13,14 +13,32 @@ from app.config_sources import Source
 from app.errors import ConfigError
 
 
+class Sender(Strict):
+    """What is different about one sender; what is not given is as for all."""
+
+    sender: str = Field(description="its AE title, or its user name at the HTTP port")
+    settle_s: float | None = Field(2, ge=0, le=86400, description="as above, for this sender")
+    quiet_s: float = Field(60, gt=0, le=86400, description="as above, for this sender")
+    count_from: str | None = Field(None, pattern=NAME, description="as above, for this sender")
+
+
 class Assemble(Strict):
     """When a study counts as complete."""
 
-    settle_s: float = Field(
-        2, ge=0, description="wait after the sender released its association", le=86400
+    settle_s: float | None = Field(
+        2,
+        ge=0,
+        le=86400,
+        description="wait after the sender released its association; null: a release says nothing",
     )
     quiet_s: float = Field(
-        60, gt=0, le=86400, description="wait after the last object when no release was seen"
+        60, gt=0, le=86400, description="wait after the last object when nothing else is known"
+    )
+    count_from: str | None = Field(
+        None, pattern=NAME, description="archive that is asked how many objects a study has"
+    )
+    senders: tuple[Sender, ...] = Field(
+        (), description="senders with rules of their own; the first that matches counts"
     )
 
 
@@ -134,6 +152,11 @@ class Config(Strict):
                 for source in self.sources
                 if not isinstance(self.archives.get(source.archive), DicomwebArchive)
             ),
+            *(
+                f"assemble.count_from: no archive named {name!r} can be asked"
+                for name in sorted(self.counted)
+                if not isinstance(self.archives.get(name), DicomwebArchive)
+            ),
         ]
         models = {model.name for model in self.models}
         for route in self.routes:
@@ -147,6 +170,12 @@ class Config(Strict):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    @property
+    def counted(self) -> set[str]:
+        """The archives that are asked how large a study is."""
+        every: tuple[Assemble | Sender, ...] = (self.assemble, *self.assemble.senders)
+        return {each.count_from for each in every if each.count_from is not None}
 
     def at(self, data: Path) -> "Config":
         """Return the same with `data` as its data folder and every path made absolute."""

@@ -6,10 +6,12 @@
       - UnreadableDicom
       - IncompleteSeries
       - UnsupportedGeometry
+      - SeveralPatients        an alarm: one study names two of them
     + TransientError           the world is busy or away: the job waits and tries again
       - ArchiveUnavailable
       - OutOfResources
       - WorkerLost
+      - StudyGrows             more arrived before the result was sent: it waits for the routing
       - Interrupted            the node is stopping: the job is handed back, nothing is counted
     + DeliveryRefused          the archive said no: a person must look
     + ArchiveRefused           the archive does not give what was asked of it: a person must look
@@ -58,6 +60,10 @@ class UnsupportedGeometry(StudyError):
     """The slices of the series do not form one regular volume."""
 
 
+class SeveralPatients(StudyError):
+    """The images of one study name different patients."""
+
+
 class TransientError(NodeError):
     """The world is busy or away; the job is tried again later."""
 
@@ -83,6 +89,10 @@ class WorkerLost(TransientError):
     """The worker process died or ran past its deadline and was killed."""
 
     attempts = 3
+
+
+class StudyGrows(TransientError):
+    """The study is not routed as it is by now; the result is held until it is."""
 
 
 class Interrupted(TransientError):

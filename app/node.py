@@ -17,7 +17,8 @@ from app.config import Config
 from app.errors import NodeError, TransientError
 from app.graph import run as run_graph
 from app.installed import Crew, Installed
-from app.pipeline.assemble import complete_at
+from app.pipeline import JOB_STAGES
+from app.pipeline.assemble import complete_at, rules_for
 from app.pipeline.work import StudyWork, Work
 from app.runner import StageRunner, now
 from app.store.store import Store
@@ -131,14 +132,16 @@ class Node:
 
     def _offer_due(self) -> None:
         for study in self.store.open_studies():
-            due, signal_seen = complete_at(study, self.config.assemble)
+            rules = rules_for(study.source, self.config.assemble)
+            due, signal_seen = complete_at(study, rules)
             work = StudyWork(study_uid=study.study_uid, version=study.version, signal=signal_seen)
             if due <= now() and self._may_enter(work):
                 self._enter(work)
         with self._lock:
             room = self.config.jobs.in_flight - len(self._inside)
         if room > 0:
-            for job in self.store.claim(self.owner, now(), self.config.jobs.lease_s, limit=room):
+            lease_s, last = self.config.jobs.lease_s, JOB_STAGES[-1]
+            for job in self.store.claim(self.owner, now(), lease_s, limit=room, held_at=last):
                 if work_of_job := self.runner.take(job):
                     self._enter(work_of_job)
 

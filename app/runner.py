@@ -16,15 +16,22 @@ from threading import Event, Lock
 from typing import Any
 
 from app.config import Config
-from app.errors import Interrupted, ModelError, NodeError, TransientError
+from app.errors import (
+    Interrupted,
+    ModelError,
+    NodeError,
+    SeveralPatients,
+    StudyGrows,
+    TransientError,
+)
 from app.faults import crash_point
 from app.installed import Crew, Installed
 from app.log import about, sentence, traced
 from app.pipeline import JOB_STAGES, Stage
-from app.pipeline.route import Pick, Verdict, route
+from app.pipeline.route import Pick, Verdict, route, several_patients
 from app.pipeline.work import JobWork, StudyWork, Work
 from app.stages import JobStages
-from app.store.jobs import Job, NewJob
+from app.store.jobs import Job, LeaseLost, NewJob, State
 from app.store.store import Store
 from app.workers import WorkerFault
 
@@ -160,18 +167,15 @@ class StageRunner:
 
     def _note_failure(self, job: Job, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, LeaseLost):
+            raise error
         if isinstance(error, Interrupted):
             self.store.hand_back(job, reason, now())
-        elif isinstance(error, NodeError) and error.retry:
-            limit = min(error.attempts or math.inf, self.config.jobs.attempts)
-            if job.attempts >= limit:
-                log.error("gave up after %d tries: %s", job.attempts, reason)
-                self.store.give_up(job, f"{reason} (tried {job.attempts} times)", now())
-            else:
-                delays = self.config.jobs.retry_delays_s
-                delay = delays[min(job.attempts, len(delays)) - 1]
-                log.warning("waits %g s: %s", delay, reason)
-                self.store.postpone(job, now() + timedelta(seconds=delay), reason, now())
+        elif isinstance(error, StudyGrows):
+            log.info("is held: %s", error)
+            self.store.postpone(job, now(), reason, now(), counts=False)
+        elif isinstance(error, TransientError):
+            self._try_later(job, error, reason)
         elif isinstance(error, NodeError):
             log.error("failed: %s", reason)
             self.store.give_up(job, reason, now())
@@ -182,10 +186,23 @@ class StageRunner:
             log.error("failed by a fault of ours:\n%s", told)
             self.store.give_up(job, f"a fault of ours, see the log: {kind}", now())
 
+    def _try_later(self, job: Job, error: TransientError, reason: str) -> None:
+        limit = min(error.attempts or math.inf, self.config.jobs.attempts)
+        if job.attempts >= limit:
+            log.error("gave up after %d tries: %s", job.attempts, reason)
+            self.store.give_up(job, f"{reason} (tried {job.attempts} times)", now())
+            return
+        delays = self.config.jobs.retry_delays_s
+        delay = delays[min(job.attempts, len(delays)) - 1]
+        log.warning("waits %g s: %s", delay, reason)
+        self.store.postpone(job, now() + timedelta(seconds=delay), reason, now())
+
     def _settle(self, job: Job, note: Callable[[Job], object]) -> None:
         """Write the job's end for this node and let go of it; a job lost meanwhile is let go."""
         try:
             note(job)
+        except LeaseLost as error:
+            log.info("dropped: %s", error)
         except NodeError as error:
             log.error("left as it is in the log: %s", error)  # noqa: TRY400  # a sentence will do
         with self._lock:
@@ -205,7 +222,10 @@ class StageRunner:
 
     def _decide(self, work: StudyWork) -> str:
         """Hold the study against every route and make the jobs; return what came of it."""
-        verdicts = route(self._stages.series(work.study_uid), self.config.routes)
+        series = self._stages.series(work.study_uid)
+        if alarm := several_patients(series):
+            raise SeveralPatients(alarm)
+        verdicts = route(series, self.config.routes)
         jobs = [
             self._new_job(work.study_uid, verdict, pick)
             for verdict in verdicts
@@ -216,10 +236,18 @@ class StageRunner:
         made = self.store.route_study(work.study_uid, work.version, trace, jobs, now())
         if made is None:
             return "objects arrived meanwhile, it is routed again"
+        self._tidy_superseded(work.study_uid)
         taken = sum(verdict.taken for verdict in verdicts)
         return f"{taken} of {len(verdicts)} routes take it, {len(made)} new jobs"
 
+    def _tidy_superseded(self, study_uid: str) -> None:
+        """Remove the volumes of jobs that nobody works on any more."""
+        for job in self.store.jobs(State.SUPERSEDED, study_uid):
+            if job.id not in self.held():
+                self._stages.tidy(job)
+
     def _new_job(self, study_uid: str, verdict: Verdict, pick: Pick) -> NewJob:
+        chosen = self.config.route(verdict.route)
         model = self.models[verdict.model].card.identity
         identity = pick.identity(study_uid, verdict.route, model)
         return NewJob(
@@ -232,7 +260,8 @@ class StageRunner:
             stage=JOB_STAGES[0],
             inputs=pick.inputs,
             instances=pick.instances,
-            priority=self.config.route(verdict.route).priority,
+            priority=chosen.priority,
+            series_uid=pick.inputs[next(iter(chosen.inputs))] if chosen.take == "all" else "",
         )
 
     def _note_study_failure(self, work: StudyWork, error: Exception) -> None:
@@ -246,8 +275,9 @@ class StageRunner:
             log.error("failed by a fault of ours:\n%s", told)
         if isinstance(error, TransientError) and self._route_tries[work] < ROUTE_TRIES:
             return
+        event = "alarm" if isinstance(error, SeveralPatients) else "failed"
         try:
-            self.store.fail_study(work.study_uid, work.version, reason, now())
+            self.store.fail_study(work.study_uid, work.version, reason, now(), event)
         except NodeError as fault:
             log.error("left open in the log: %s", fault)  # noqa: TRY400  # a sentence will do
 

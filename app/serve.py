@@ -114,7 +114,7 @@ def _children(config: Config, config_path: Path, told: Announcement) -> list[Chi
     """Return the processes beside this one, in the order in which they are started."""
     where = {"config_path": config_path, "data": config.data}
     children = [Child("door", "app.door", **where, on_ready=told.door)]
-    if config.sources:
+    if config.sources or config.counted:
         children.append(Child("fetcher", "app.fetch", **where, on_ready=told.fetcher))
     return children
 

@@ -1,6 +1,6 @@
 """What the job log says, in words for a terminal."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -9,17 +9,23 @@ from app.store.jobs import DoorEvent, Job, JobEvent, StudyRow
 from app.trace_words import trace
 
 
-def jobs(rows: Iterable[Job]) -> str:
-    """Return a table of jobs."""
+def jobs(rows: Iterable[Job], replaced: Mapping[str, Sequence[str]]) -> str:
+    """Return a table of jobs; `replaced` says for each which older ones it took the place of."""
     head = (
-        f"{'job':12}  {'state':9}  {'stage':8}  {'tries':5}  {'route':20}  {'changed':19}  reason"
+        f"{'job':12}  {'state':10}  {'stage':8}  {'tries':5}  {'route':20}  {'changed':19}  reason"
     )
     lines = [
-        f"{job.id:12}  {job.state:9}  {job.stage:8}  {job.attempts:5}  {job.route:20}  "
-        f"{_time(job.updated_at)}  {job.reason or ''}"
+        f"{job.id:12}  {job.state:10}  {job.stage:8}  {job.attempts:5}  {job.route:20}  "
+        f"{_time(job.updated_at)}  {_told(job, replaced)}"
         for job in rows
     ]
     return "\n".join([head, *lines])
+
+
+def _told(job: Job, replaced: Mapping[str, Sequence[str]]) -> str:
+    older = ", ".join(replaced.get(job.id, ()))
+    version = f"version {job.version}, replaces {older}" if older else ""
+    return "; ".join(filter(None, [version, job.reason]))
 
 
 def studies(rows: Iterable[StudyRow]) -> str:
@@ -82,6 +88,8 @@ def story(told: Mapping[str, Any]) -> str:
     lines.append(trace(told["trace"]))
     for job in told["jobs"]:
         lines.append(f"job {job['id']}: {job['route']}, {job['model']}, {job['state']}")
+        if job["replaces"]:
+            lines.append(f"  version {job['version']}, replaces {', '.join(job['replaces'])}")
         if job["reason"]:
             lines.append(f"  {job['reason']}")
         lines += [_job_line(event) for event in job["events"]]
@@ -96,7 +104,7 @@ def job_lines(events: Iterable[JobEvent]) -> list[str]:
 def _job_line(event: Mapping[str, Any]) -> str:
     seconds = "" if event["seconds"] is None else f"{event['seconds']:.1f} s"
     return (
-        f"  {_time(event['at'])}  {event['event']:11}  {event['state']:9}  "
+        f"  {_time(event['at'])}  {event['event']:11}  {event['state']:10}  "
         f"{event['stage'] or '':8}  {seconds:>8}  {event['detail']}"
     )
 

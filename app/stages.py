@@ -5,7 +5,8 @@ through; `app.runner` sorts them.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from app.installed import Crew, Installed
 from app.pipeline.deliver import deliver
 from app.pipeline.encode import SEG
 from app.pipeline.infer import LABELS, VOLUMES
-from app.store.jobs import Job
+from app.store.jobs import Job, SeriesRow
 from app.store.store import Store
 
 
@@ -33,14 +34,49 @@ class JobStages:
         self._models = {each.card.identity: each for each in models.values()}
 
     def series(self, study_uid: str) -> list[Series]:
-        """Read the headers of a study."""
-        files = self._files(study_uid)
+        """Return the series of a study; only files that were not read before are read."""
+        rows = {row.series_uid: row for row in self._store.series_rows(study_uid)}
+        known = {uid: Series.from_json(row.summary) for uid, row in rows.items()}
+        counts = self._store.series_counts(study_uid)
+        grown = {uid for uid, n in counts.items() if uid not in rows or rows[uid].instances != n}
+        if grown:
+            known |= self._read(study_uid, grown, known)
+        return [known[uid] for uid in sorted(known)]
+
+    def _read(
+        self, study_uid: str, grown: Collection[str], known: Mapping[str, Series]
+    ) -> dict[str, Series]:
+        """Have the stage worker read the new files of some series, and keep what they say."""
+        data = self._config.data
+        files = {
+            sop_uid: str(data / file)
+            for uid, each in self._store.files_of(study_uid).items()
+            if uid in grown
+            for sop_uid, file in each.items()
+        }
+        before = [uid for uid in grown if uid in known]
+        held = {sop_uid for uid in before for sop_uid in known[uid].sop_uids}
         answer = self._crew.stage.call(
             "read_series",
-            {"files": files, "new": list(files), "before": []},
+            {
+                "files": files,
+                "new": [sop_uid for sop_uid in files if sop_uid not in held],
+                "before": [self._store.series_headers(study_uid, uid) for uid in before],
+            },
             self._config.workers.stage_timeout_s,
         )
-        return [Series.from_json(each) for each in answer["series"]]
+        found = {each["series_uid"]: each for each in answer["series"]}
+        rows = [
+            SeriesRow(
+                study_uid=study_uid,
+                series_uid=uid,
+                instances=len(each["sop_uids"]),
+                summary=each,
+            )
+            for uid, each in found.items()
+        ]
+        self._store.keep_series(rows, dict(zip(found, answer["headers"], strict=True)))
+        return {uid: Series.from_json(each) for uid, each in found.items()}
 
     def infer(self, job: Job) -> dict[str, Any]:
         """Build the volumes, then run the model on them."""
@@ -85,6 +121,7 @@ class JobStages:
                     "model": job.model,
                     "digest": job.digest,
                 },
+                "version": job.version,
             },
             self._config.workers.stage_timeout_s,
         )
@@ -92,10 +129,14 @@ class JobStages:
 
     def deliver(self, job: Job) -> dict[str, Any]:
         """Bring the objects to every archive of the route that has not confirmed them yet."""
+        route = self._config.route(job.route)
+        if route.mode == "shadow":
+            return {"shadow:": f"nothing was sent; the results lie in {self._folder(job) / SEG}"}
+        self._store.publish(job, datetime.now(UTC))
         folder = self._folder(job) / "deliver"
         make_folder(folder)
         proofs = {}
-        for name in self._config.route(job.route).deliver_to:
+        for name in route.deliver_to:
             note = folder / f"{name}.json"
             if not note.exists():
                 receipt = deliver([self._folder(job) / SEG], name, self._config.archives[name])
@@ -113,5 +154,6 @@ class JobStages:
 
     def _files(self, study_uid: str) -> dict[str, str]:
         """Return the study's files by SOP Instance UID."""
-        rows = self._store.instances(study_uid)
-        return {row.sop_uid: str(self._config.data / row.file) for row in rows}
+        series = self._store.files_of(study_uid).values()
+        data = self._config.data
+        return {sop_uid: str(data / file) for each in series for sop_uid, file in each.items()}

@@ -43,6 +43,7 @@ def new_job(job_id: str, study_uid: str = "1.2", priority: int = 0) -> NewJob:
         inputs={"CT": f"{study_uid}.1"},
         instances={"CT": (f"{study_uid}.1.1", f"{study_uid}.1.2")},
         priority=priority,
+        series_uid=job_id,  # so that it replaces no other
     )
 
 

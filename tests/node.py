@@ -116,7 +116,7 @@ class Node:
 
     def settled(self, number: int = 1, timeout_s: float = 90) -> list[Job]:
         """Wait until this many jobs have ended and return them, oldest first."""
-        ended = {State.DONE, State.FAILED, State.CANCELLED}
+        ended = {State.DONE, State.FAILED, State.CANCELLED, State.SUPERSEDED}
         with self.store() as store:
 
             def enough() -> list[Job]:

@@ -14,6 +14,7 @@ from app.child import leave, ready, run
 from app.config import load_config
 from app.dicom.dimse import silence_pynetdicom
 from app.door.intake import Intake
+from app.fetch.counts import CountLoop
 from app.fetch.remote import remote
 from app.fetch.source import SourceLoop
 from app.store.store import Store
@@ -38,10 +39,12 @@ def _serve(config_path: Path, data: Path, stop: threading.Event) -> None:
         intake = Intake(config.data, store, config.door.limits)
         stack.callback(intake.close)
         loops = [
-            SourceLoop(config, source, remote(config, source.archive), store, intake)
+            SourceLoop(config, source, remote(config, source.archive, store), store, intake)
             for source in config.sources
         ]
-        threads = [threading.Thread(target=each.run, name=each.name, daemon=True) for each in loops]
+        counted = {name: remote(config, name, store) for name in config.counted}
+        works = [*(each.run for each in loops), CountLoop(config, counted, store, stop).run]
+        threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in threads:
             thread.start()
         ready({"sources": [each.name for each in loops]})

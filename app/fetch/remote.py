@@ -6,9 +6,10 @@ from app.errors import ConfigError
 from app.fetch.archive import Remote
 from app.fetch.dicomweb import DicomwebRemote
 from app.pipeline.access import connect
+from app.store.store import Store
 
 
-def remote(config: Config, name: str) -> Remote:
+def remote(config: Config, name: str, _store: Store) -> Remote:
     """Return the archive of that name as one that can be asked; nothing is sent yet."""
     match config.archives[name]:
         case DicomwebArchive() as archive:

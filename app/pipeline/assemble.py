@@ -13,23 +13,46 @@ class Arrival(Protocol):
     """What is known of a study that is still arriving."""
 
     @property
-    def last_received_at(self) -> datetime: ...  # noqa: D102  # the names say it
+    def instances(self) -> int: ...  # noqa: D102  # the names say it
+    @property
+    def last_received_at(self) -> datetime: ...  # noqa: D102  # same
     @property
     def released_at(self) -> datetime | None: ...  # noqa: D102  # same
+    @property
+    def complete_signal(self) -> str | None: ...  # noqa: D102  # same
+    @property
+    def expected(self) -> int | None: ...  # noqa: D102  # same
+
+
+def rules_for(source: str, rules: Assemble) -> Assemble:
+    """Return the rules for what comes from `source`, which is `name@address`."""
+    name = source.rpartition("@")[0] or source
+    for sender in rules.senders:
+        if sender.sender == name:
+            own = sender.model_dump(exclude={"sender"}, exclude_unset=True)
+            return rules.model_copy(update=own)
+    return rules
 
 
 def complete_at(study: Arrival, rules: Assemble) -> tuple[datetime, str]:
     """Return when the study counts as complete if nothing more arrives, and by which signal.
 
-    A release of the association that brought the last object counts after the settle time;
-    without one, because the sender vanished or keeps its association open, quiet time counts.
+    Never later than the quiet time after the last object, and at once when somebody says so or
+    when exactly as many objects are here as the archive lists. More than it lists says only that
+    the list is old; fewer say that a release was not the end.
     """
-    quiet = study.last_received_at + timedelta(seconds=rules.quiet_s)
-    by_quiet = (quiet, f"no object for {rules.quiet_s:g} s")
-    if study.released_at is None:
-        return by_quiet
-    settled = max(study.released_at, study.last_received_at) + timedelta(seconds=rules.settle_s)
-    return min((settled, f"association released {rules.settle_s:g} s ago"), by_quiet)
+    last, listed = study.last_received_at, study.expected
+    if study.complete_signal is not None:
+        return last, study.complete_signal
+    if study.instances == listed:
+        return last, f"the archive lists {listed} objects and all are here"
+    quiet, signal = last + timedelta(seconds=rules.quiet_s), f"no object for {rules.quiet_s:g} s"
+    if listed is not None and study.instances < listed:
+        return quiet, f"{signal}; {study.instances} of {listed} that the archive lists"
+    if study.released_at is None or rules.settle_s is None:
+        return quiet, signal
+    settled = max(study.released_at, last) + timedelta(seconds=rules.settle_s)
+    return min((settled, f"association released {rules.settle_s:g} s ago"), (quiet, signal))
 
 
 def read_series(arguments: Mapping[str, Any]) -> dict[str, Any]:

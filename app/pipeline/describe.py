@@ -92,6 +92,19 @@ def plain(text: str) -> str:
     return letters.replace("\\", "/")[:LONG_STRING].strip() or "unnamed"
 
 
+def versioned(text: str, version: int) -> str:
+    """Return a text of the card with the version, where the result replaces an earlier one."""
+    suffix = f" version {version}" if version > 1 else ""
+    return plain(text)[: LONG_STRING - len(suffix)].strip() + suffix
+
+
+def content(version: int) -> str:
+    """Return what a reader must know first of all."""
+    if version == 1:
+        return CONTENT
+    return plain(f"Version {version} by an algorithm, not reviewed. For research use only.")
+
+
 def person(text: str) -> str:
     """Return a text as a Person Name with a family name only."""
     name = plain(text).translate(str.maketrans("^=", "  "))

@@ -23,12 +23,12 @@ from app.files import durable, make_folder
 from app.models.card import ModelCard
 from app.pipeline.check import check_seg
 from app.pipeline.describe import (
-    CONTENT,
+    content,
     describe_segment,
     equipment,
     person,
-    plain,
     software,
+    versioned,
 )
 from app.pipeline.identity import Identity
 from app.pipeline.sources import read_sources
@@ -52,6 +52,7 @@ def write_seg(  # noqa: PLR0917  # what was found, where, in what, by what, for 
     card: ModelCard,
     identity: Identity,
     *,
+    version: int = 1,
     node_version: str,
     now: datetime,
 ) -> Path:
@@ -63,6 +64,7 @@ def write_seg(  # noqa: PLR0917  # what was found, where, in what, by what, for 
         source_paths,
         card,
         identity,
+        version=version,
         node_version=node_version,
         now=now,
     )
@@ -93,6 +95,7 @@ def encode_seg(  # noqa: PLR0917  # what was found, where, in what, by what, for
     card: ModelCard,
     identity: Identity,
     *,
+    version: int = 1,
     node_version: str,
     now: datetime,
 ) -> pydicom.Dataset:
@@ -130,7 +133,7 @@ def encode_seg(  # noqa: PLR0917  # what was found, where, in what, by what, for
             ],
             series_instance_uid=identity.uid("seg.series"),
             series_number=min(first.SeriesNumber + card.outputs.series_number_offset, _MAX_NUMBER),
-            series_description=plain(card.outputs.series_description),
+            series_description=versioned(card.outputs.series_description, version),
             sop_instance_uid=identity.uid("seg.instance"),
             instance_number=1,
             manufacturer=MANUFACTURER,
@@ -138,7 +141,7 @@ def encode_seg(  # noqa: PLR0917  # what was found, where, in what, by what, for
             software_versions=software(card, node_version),
             device_serial_number=card.weights_sha256,
             content_label=card.outputs.content_label.strip(),
-            content_description=CONTENT,
+            content_description=content(version),
             content_creator_name=person(card.outputs.content_creator),
             content_date=local.date(),
             content_time=local.time(),

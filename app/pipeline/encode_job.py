@@ -30,6 +30,7 @@ def encode(arguments: Mapping[str, Any]) -> dict[str, Any]:
             [arguments["files"][uid] for uid in volume.sop_uids],
             card=load_card(Path(arguments["card"])),
             identity=Identity(**arguments["identity"]),
+            version=arguments["version"],
             node_version=application_version(),
             now=datetime.now(UTC),
         )

@@ -1,5 +1,6 @@
 """What people and pages read; nothing here can change the log."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +12,9 @@ from app.store.intake import STUDY_COLUMNS
 from app.store.jobs import DoorEvent, Job, JobEvent, State, StudyEvent, StudyRow
 from app.store.tables import DoorEvents, JobEvents, Jobs, Studies, StudyEvents
 
+LAST = "\U0010ffff"
+"""Sorts after every other letter: `between` with it finds what begins with a text, by an index."""
+
 
 class History(Section):
     """Jobs and studies as they are, and what happened to them."""
@@ -19,7 +23,7 @@ class History(Section):
         self, state: State | None = None, study_uid: str | None = None, limit: int = 100
     ) -> list[Job]:
         """Return the newest jobs, all or only those of one state or study."""
-        query = select(Jobs).order_by(Jobs.created_at.desc(), Jobs.id).limit(limit)
+        query = select(Jobs).order_by(Jobs.created_at.desc(), Jobs.id.desc()).limit(limit)
         if state is not None:
             query = query.where(Jobs.state == state)
         if study_uid is not None:
@@ -30,7 +34,7 @@ class History(Section):
     def job(self, name: str) -> Job:
         """Return the job of this id, or of an id that begins like this and is the only one."""
         exact = (Jobs.id == name).desc()
-        query = select(Jobs).where(Jobs.id.startswith(name, autoescape=True)).order_by(exact)
+        query = select(Jobs).where(Jobs.id.between(name, f"{name}{LAST}")).order_by(exact)
         with self._database.reading() as connection:
             rows = connection.execute(query.limit(2)).mappings().all()
         found = [Job.from_columns(**row) for row in rows]
@@ -39,6 +43,15 @@ class History(Section):
         if len(found) > 1 and found[0].id != name:
             raise StoreError(f"more than one job begins with {name}; give more of its id")
         return found[0]
+
+    def replaced(self, job_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Return for each of these jobs that replaced others the ids of those."""
+        query = select(Jobs.id, Jobs.superseded_by).where(Jobs.superseded_by.in_(list(job_ids)))
+        found: dict[str, list[str]] = {}
+        with self._database.reading() as connection:
+            for row in connection.execute(query.order_by(Jobs.version)):
+                found.setdefault(row.superseded_by, []).append(row.id)
+        return found
 
     def events(self, job_id: str) -> list[JobEvent]:
         """Return the job's history, the oldest line first."""

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 from app.store import arrivals
 from app.store.engine import Section
 from app.store.jobs import InstanceRow, NewJob, StudyRow, StudyState
-from app.store.ledger import add_job
+from app.store.ledger import add_job, withdraw
 from app.store.tables import DoorEvents, Instances, Studies, StudyEvents
 
 STUDY_COLUMNS = (
@@ -106,23 +106,32 @@ class Intake(Section):
         """Close the study with its jobs; return the ids of those that are new.
 
         None, and nothing is changed, when the study is not open at `version` any more: decide
-        again on what it has become. `trace` is JSON: why each route did or did not match.
+        again on what it has become. `trace` is JSON: why each route did or did not match. Jobs of
+        what the study was before, if they are not among `jobs`, end as superseded.
         """
         with self._database.writing() as connection:
             if not _settle(connection, study_uid, version, state=StudyState.ROUTED, trace=trace):
                 return None
             new = [job.id for job in jobs if add_job(connection, job, now)]
             known = [job.id for job in jobs if job.id not in new]
-            detail = f"jobs made: {len(new)}" + (f", known: {', '.join(known)}" if known else "")
-            _note(connection, study_uid, "routed", detail, now)
+            void = withdraw(connection, study_uid, jobs, now)
+            told = [f"jobs made: {len(new)}"]
+            told += [
+                f"{word}: {', '.join(ids)}"
+                for word, ids in (("known", known), ("withdrawn", void))
+                if ids
+            ]
+            _note(connection, study_uid, "routed", ", ".join(told), now)
             return new
 
-    def fail_study(self, study_uid: str, version: int, reason: str, now: datetime) -> bool:
-        """Close a study that cannot be read; False when it is not open at `version` any more."""
+    def fail_study(
+        self, study_uid: str, version: int, reason: str, now: datetime, event: str = "failed"
+    ) -> bool:
+        """Close a study that cannot be used; False when it is not open at `version` any more."""
         with self._database.writing() as connection:
             settled = _settle(connection, study_uid, version, state=StudyState.FAILED)
             if settled:
-                _note(connection, study_uid, "failed", reason, now)
+                _note(connection, study_uid, event, reason, now)
             return settled
 
 

@@ -7,13 +7,14 @@
                         ├─orphaned──► queued     (its owner died)
                         └─handed_back─► queued   (its owner stops)
     queued, waiting, running ─cancelled─► cancelled ─retried─► queued
+    every one of them ─superseded─► superseded   (the study grew and was routed again)
 
 *State* says who acts next, *stage* says where the work resumes. All times are aware and UTC.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -29,6 +30,7 @@ class State(StrEnum):
     DONE = "done"  # nobody: the archive holds the results
     FAILED = "failed"  # a person: the reason says what to mend before a retry
     CANCELLED = "cancelled"  # nobody, unless a person retries it
+    SUPERSEDED = "superseded"  # nobody: the study grew, and what it is now is for another job
 
 
 class Event(StrEnum):
@@ -45,6 +47,7 @@ class Event(StrEnum):
     HANDED_BACK = "handed_back"
     RETRIED = "retried"
     CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
 
 
 TRANSITIONS: dict[tuple[State | None, Event], State] = {
@@ -62,8 +65,17 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.QUEUED, Event.CANCELLED): State.CANCELLED,
     (State.WAITING, Event.CANCELLED): State.CANCELLED,
     (State.RUNNING, Event.CANCELLED): State.CANCELLED,  # the owner finds out by its fence
+    (State.QUEUED, Event.SUPERSEDED): State.SUPERSEDED,
+    (State.WAITING, Event.SUPERSEDED): State.SUPERSEDED,
+    (State.RUNNING, Event.SUPERSEDED): State.SUPERSEDED,  # the owner finds out by its fence
+    (State.FAILED, Event.SUPERSEDED): State.SUPERSEDED,
+    (State.CANCELLED, Event.SUPERSEDED): State.SUPERSEDED,
+    (State.DONE, Event.SUPERSEDED): State.SUPERSEDED,  # its results stay where they are
 }
 """Every arrow there is; None stands for a job that does not exist yet."""
+
+PRIORITY_STEP = timedelta(minutes=10)
+"""What one step of priority is worth: a job made so much earlier comes first all the same."""
 
 MAX_ORPHANINGS = 3
 """How often a job may lose its owner at one stage before it is held to be the cause."""
@@ -166,8 +178,6 @@ class SeriesRow:
     """How many objects were read for it; more may have arrived since."""
     summary: Any
     """What routing needs."""
-    headers: Any
-    """What merging with objects that arrive later needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +218,11 @@ class NewJob:
     instances: Mapping[str, tuple[str, ...]]
     """SOP Instance UIDs of each role."""
     priority: int = 0
+    series_uid: str = ""
+    """The series that the job is for where a route makes a job a series, else nothing.
+
+    Jobs of one study, route and `series_uid` are versions of one answer.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +238,8 @@ class Job:
     inputs: Mapping[str, str]
     instances: Mapping[str, tuple[str, ...]]
     priority: int
+    series_uid: str
+    """The series that the job is for where a route makes a job a series, else nothing."""
     state: State
     stage: str
     attempts: int
@@ -238,10 +255,14 @@ class Job:
     """Why it waits, failed or was put back; empty while all is well."""
     created_at: datetime
     updated_at: datetime
+    turn_at: datetime
+    """Its place in the queue: when it was made, less ten minutes a step of its priority."""
     version: int
-    """Counts the jobs of one route on one study, as late slices make new ones."""
+    """Counts the answers of one route to one study, as late slices make new ones."""
     superseded_by: str | None
     """The job whose results replace this one's."""
+    published_at: datetime | None
+    """When sending began: from then on an archive may hold its results."""
 
     @classmethod
     def from_columns(cls, instances: Mapping[str, list[str]], **columns: Any) -> "Job":

@@ -5,13 +5,34 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, insert, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Exists,
+    exists,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert as insert_or_ignore  # PostgreSQL has the same one
 
-from app.errors import StoreError
+from app.errors import StoreError, StudyGrows
 from app.store.engine import Section
-from app.store.jobs import MAX_ORPHANINGS, Event, Job, JobEvent, LeaseLost, NewJob, State, after
-from app.store.tables import JobEvents, Jobs
+from app.store.jobs import (
+    MAX_ORPHANINGS,
+    PRIORITY_STEP,
+    Event,
+    Job,
+    JobEvent,
+    LeaseLost,
+    NewJob,
+    State,
+    StudyState,
+    after,
+)
+from app.store.tables import JobEvents, Jobs, Studies
 
 FREE = {"owner": None, "lease_until": None}
 FRESH = {"attempts": 0, "orphanings": 0, "reason": ""}
@@ -20,14 +41,37 @@ FRESH = {"attempts": 0, "orphanings": 0, "reason": ""}
 class Ledger(Section):
     """The moves of a job; the owner's raise LeaseLost when the job is not its own any more."""
 
-    def claim(self, owner: str, now: datetime, lease_s: float, limit: int = 1) -> list[Job]:
-        """Take the most urgent jobs that are due, for `lease_s` seconds from `now`."""
+    def claim(
+        self,
+        owner: str,
+        now: datetime,
+        lease_s: float,
+        limit: int = 1,
+        held_at: str | None = None,
+    ) -> list[Job]:
+        """Take the jobs that are due and first in turn, for `lease_s` seconds from `now`.
+
+        A job at the stage `held_at` is left until its study is routed as it is by now.
+        """
         until = now + timedelta(seconds=lease_s)
+        due = (
+            Jobs.due_at <= now,
+            or_(Jobs.stage != held_at, _study_is_routed()) if held_at else true(),
+        )
         with self._database.writing() as connection:
-            for job in _jobs(connection, Jobs.state == State.WAITING, Jobs.due_at <= now):
+            for job in _jobs(connection, Jobs.state == State.WAITING, *due):
                 _move(connection, job, Event.DUE, now)
-            ready = _jobs(connection, Jobs.state == State.QUEUED, Jobs.due_at <= now, limit=limit)
+            ready = _jobs(connection, Jobs.state == State.QUEUED, *due, limit=limit)
             return [_claim(connection, job, owner, now, until) for job in ready]
+
+    def publish(self, job: Job, now: datetime) -> None:
+        """Note that sending begins; StudyGrows when more than the job knows has arrived."""
+        with self._database.writing() as connection:
+            held = _held(connection, job)
+            if not connection.execute(select(_study_is_routed().where(Jobs.id == job.id))).scalar():
+                raise StudyGrows
+            if held.published_at is None:
+                connection.execute(update(Jobs).where(Jobs.id == job.id).values(published_at=now))
 
     def extend(
         self, owner: str, now: datetime, lease_s: float, held: Iterable[str] | None = None
@@ -67,11 +111,14 @@ class Ledger(Section):
             held = _held(connection, job)
             return _move(connection, held, Event.FINISHED, now, changes, detail, seconds)
 
-    def postpone(self, job: Job, until: datetime, reason: str, now: datetime) -> Job:
+    def postpone(
+        self, job: Job, until: datetime, reason: str, now: datetime, *, counts: bool = True
+    ) -> Job:
         """Let the job wait until the world may be ready for it."""
-        changes = FREE | {"due_at": until, "reason": reason}
         with self._database.writing() as connection:
             held = _held(connection, job)
+            attempts = held.attempts if counts else held.attempts - 1
+            changes = FREE | {"due_at": until, "reason": reason, "attempts": attempts}
             return _move(connection, held, Event.POSTPONED, now, changes, reason)
 
     def give_up(self, job: Job, reason: str, now: datetime) -> Job:
@@ -115,7 +162,39 @@ class Ledger(Section):
 
 
 def add_job(connection: Connection, job: NewJob, now: datetime) -> bool:
-    """Add the job and the first line of its history; False when the log has its identity."""
+    """Add the job in place of the older answers to its question; False when it is known."""
+    older = _jobs(
+        connection,
+        Jobs.study_uid == job.study_uid,
+        Jobs.route == job.route,
+        Jobs.series_uid == job.series_uid,
+    )
+    version = 1 + max((each.version for each in older), default=0)
+    replaced = [each for each in older if each.state is not State.SUPERSEDED]
+    if not _insert(connection, job, version, replaced, now):
+        return False
+    for each in replaced:
+        _supersede(connection, each, job.id, now)
+    return True
+
+
+def withdraw(
+    connection: Connection, study_uid: str, jobs: Iterable[NewJob], now: datetime
+) -> list[str]:
+    """End the study's jobs that are not among `jobs` by now, unless they are done."""
+    jobs = list(jobs)
+    left = _jobs(
+        connection,
+        Jobs.study_uid == study_uid,
+        Jobs.identity.not_in([job.identity for job in jobs]),
+        Jobs.state.not_in([State.DONE, State.SUPERSEDED]),
+    )
+    return [_supersede(connection, job, None, now).id for job in left]
+
+
+def _insert(
+    connection: Connection, job: NewJob, version: int, replaced: Iterable[Job], now: datetime
+) -> bool:
     start = {
         "inputs": dict(job.inputs),
         "instances": {role: list(uids) for role, uids in job.instances.items()},
@@ -124,13 +203,23 @@ def add_job(connection: Connection, job: NewJob, now: datetime) -> bool:
         "due_at": now,
         "created_at": now,
         "updated_at": now,
+        "turn_at": now - job.priority * PRIORITY_STEP,
+        "version": version,
     }
     new = insert_or_ignore(Jobs).on_conflict_do_nothing(index_elements=["identity"])
     values = {name: getattr(job, name) for name in NewJob.__slots__} | start | FRESH
     if connection.execute(new.values(values)).rowcount == 0:
         return False
+    names = ", ".join(each.id for each in replaced)
     line = JobEvent(
-        at=now, event=Event.CREATED, state=State.QUEUED, stage=job.stage, seconds=None, detail=""
+        at=now,
+        event=Event.CREATED,
+        state=State.QUEUED,
+        stage=job.stage,
+        seconds=None,
+        detail=""
+        if version == 1
+        else f"version {version}" + (f", replaces {names}" if names else ""),
     )
     connection.execute(insert(JobEvents).values(job_id=job.id, **asdict(line)))
     return True
@@ -139,9 +228,9 @@ def add_job(connection: Connection, job: NewJob, now: datetime) -> bool:
 def _jobs(
     connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None
 ) -> list[Job]:
-    """Return the jobs for which all conditions hold, the most urgent first."""
+    """Return the jobs for which all conditions hold, in their turn."""
     query = select(Jobs).where(*conditions).limit(limit)
-    ordered = query.order_by(Jobs.priority.desc(), Jobs.created_at, Jobs.id)
+    ordered = query.order_by(Jobs.turn_at, Jobs.id)
     return [Job.from_columns(**row) for row in connection.execute(ordered).mappings()]
 
 
@@ -165,6 +254,24 @@ def _claim(connection: Connection, job: Job, owner: str, now: datetime, until: d
     counts = {"fence": job.fence + 1, "attempts": job.attempts + 1}
     changes = counts | {"owner": owner, "lease_until": until, "reason": ""}
     return _move(connection, job, Event.CLAIMED, now, changes, f"by {owner}")
+
+
+def _study_is_routed() -> Exists:
+    """Return the condition that nothing has come to a job's study since it was routed."""
+    return exists().where(Studies.study_uid == Jobs.study_uid, Studies.state == StudyState.ROUTED)
+
+
+def _supersede(connection: Connection, job: Job, by: str | None, now: datetime) -> Job:
+    """End a job on less than the study has by now; what was published stays where it is."""
+    reason = f"replaced by {by}" if by else "its route does not take the study as it is by now"
+    if job.published_at is None:
+        sent = "nothing of it was sent"
+    elif job.state is State.DONE:
+        sent = "its results stay in the archive"
+    else:
+        sent = "sending had begun, an archive may hold its results"
+    changes = FREE | {"superseded_by": by, "reason": reason}
+    return _move(connection, job, Event.SUPERSEDED, now, changes, f"{reason}; {sent}")
 
 
 def _orphan(connection: Connection, job: Job, now: datetime) -> Job:

@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from app.store.jobs import Event, RemoteState, State, StudyState
 
 UID = String(64)  # PS3.5 9: a UID has at most 64 characters
+LONG_AGO = "1970-01-01 00:00:00.000000"
 
 
 class Utc(TypeDecorator[datetime]):
@@ -111,7 +112,6 @@ class Instances(Table):
         # checked at commit: whether the object is new decides what becomes of its study's row
         UID,
         ForeignKey("studies.study_uid", deferrable=True, initially="DEFERRED"),
-        index=True,
     )
     series_uid: Mapped[str] = mapped_column(UID)
     transfer_syntax: Mapped[str] = mapped_column(UID)
@@ -120,6 +120,8 @@ class Instances(Table):
     file: Mapped[str] = mapped_column(Text)
     source: Mapped[str] = mapped_column(Text)
     received_at: Mapped[datetime]
+
+    __table_args__ = (Index(None, "study_uid", "series_uid"),)  # counted without reading a row
 
 
 class SeriesHeaders(Table):
@@ -190,6 +192,7 @@ class Jobs(Table):
     inputs: Mapped[Any] = mapped_column(JSON)
     instances: Mapped[Any] = mapped_column(JSON)
     priority: Mapped[int]
+    series_uid: Mapped[str] = mapped_column(UID, server_default="")
     state: Mapped[State]
     stage: Mapped[str] = mapped_column(String(32))
     attempts: Mapped[int]
@@ -199,12 +202,19 @@ class Jobs(Table):
     owner: Mapped[str | None] = mapped_column(Text)
     lease_until: Mapped[datetime | None]
     reason: Mapped[str] = mapped_column(Text)
-    created_at: Mapped[datetime] = mapped_column(index=True)
+    created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    turn_at: Mapped[datetime] = mapped_column(server_default=LONG_AGO)
     version: Mapped[int] = mapped_column(server_default="1")
-    superseded_by: Mapped[str | None] = mapped_column(String(64))
+    superseded_by: Mapped[str | None] = mapped_column(String(64), index=True)
+    published_at: Mapped[datetime | None]
 
-    __table_args__ = (Index(None, "state", "due_at"),)
+    __table_args__ = (
+        Index(None, "state", "due_at"),
+        Index(None, "state", "turn_at", "id"),  # the queue
+        Index(None, "created_at", "id"),  # the newest …
+        Index(None, "state", "created_at", "id"),  # … of one state
+    )
 
 
 class JobEvents(Table):

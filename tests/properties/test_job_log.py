@@ -8,6 +8,7 @@ had not synced yet are not dropped here.
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from app.store.jobs import Event, Job, LeaseLost, State, after
 from app.store.store import Store
-from tests.log_rows import LEASE_S, START, add_jobs
+from tests.log_rows import LEASE_S, START, add_jobs, instance, new_job
 
 OWNERS = st.sampled_from(["a", "b"])
 MOST_JOBS = 4  # so that much befalls each of them
@@ -186,6 +187,30 @@ class JobLog(RuleBasedStateMachine):
         if job.state in {State.FAILED, State.CANCELLED}:
             self.store.retry(job.id, self.now)
             self._note(job.id, Event.RETRIED)
+
+    @precondition(lambda self: self.lines)
+    @rule(number=ANY, replaced=st.booleans())
+    def grow(self, number: int, replaced: bool) -> None:
+        """More arrives for a job's study: another job takes its place, or none does."""
+        job = self.store.job(self._any_job(number))
+        others = [each for each in self.store.jobs(study_uid=job.study_uid) if each.id != job.id]
+        jobs = [new_job(each.id, job.study_uid) for each in others]
+        name = f"job {len(self.lines)}"
+        if replaced:
+            jobs.append(replace(new_job(name, job.study_uid), series_uid=job.series_uid))
+        study = self.store.study(job.study_uid)
+        uid = f"{job.study_uid}.{study.version + 1}"
+        assert self.store.add_instance(instance(uid, job.study_uid), self.now)
+        made = self.store.route_study(job.study_uid, study.version + 1, {}, jobs, self.now)
+        assert made == ([name] if replaced else [])
+        self.lines.update({each: [Event.CREATED] for each in made})
+        rivals = [each for each in others if each.series_uid == job.series_uid] if replaced else []
+        void = {State.SUPERSEDED} if replaced else {State.SUPERSEDED, State.DONE}
+        for each in (*rivals, job):
+            if each.state not in void:
+                self._note(each.id, Event.SUPERSEDED)
+                if each.id in self.held:
+                    self.lost.append(self.held.pop(each.id))
 
     @rule()
     def cut_the_power(self) -> None:

@@ -27,6 +27,12 @@ ALLOWED = {
     ("waiting", "cancelled"): "cancelled",
     ("failed", "retried"): "queued",
     ("cancelled", "retried"): "queued",
+    ("queued", "superseded"): "superseded",
+    ("running", "superseded"): "superseded",
+    ("waiting", "superseded"): "superseded",
+    ("failed", "superseded"): "superseded",
+    ("cancelled", "superseded"): "superseded",
+    ("done", "superseded"): "superseded",
 }
 ALL = [(state, event) for state in ("", *map(str, State)) for event in map(str, Event)]
 
@@ -44,7 +50,8 @@ def test_an_event_leads_to_the_agreed_state_or_is_refused(state: str, event: str
 
 def test_the_states_and_events_are_the_agreed_ones() -> None:
     """A state or event that the hand-written table does not know fails here."""
-    assert set(State) == {"queued", "running", "waiting", "done", "failed", "cancelled"}
+    agreed = {"queued", "running", "waiting", "done", "failed", "cancelled", "superseded"}
+    assert set(State) == agreed
     assert {event for _, event in ALLOWED} == set(Event)
 
 
@@ -56,10 +63,11 @@ def test_a_refusal_says_what_the_job_is() -> None:
         after(None, Event.CLAIMED)
 
 
-def test_only_done_ends_a_job_for_ever() -> None:
-    """A person can bring every other job back."""
-    left = {state for state, _ in TRANSITIONS}
-    assert set(State) - left == {State.DONE}
+def test_only_done_and_superseded_end_a_job_for_ever() -> None:
+    """A person can bring every other job back; a finished one may still be replaced."""
+    left = {state for state, event in TRANSITIONS if event is not Event.SUPERSEDED}
+    assert set(State) - left == {State.DONE, State.SUPERSEDED}
+    assert State.SUPERSEDED not in {state for state, _ in TRANSITIONS}
 
 
 def test_a_lost_lease_is_not_tried_again() -> None:
