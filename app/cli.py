@@ -184,7 +184,10 @@ def _replay(args: argparse.Namespace, config: Config) -> int:
         with _store(config) as store:
             replay.replay_log(store, days, args.limit, rehearsal)
     else:
-        with closing(remote(config, args.source)) as archive, _store_if_there(config) as log:
+        with (
+            _store_if_there(config) as log,
+            closing(remote(config, args.source, log)) as archive,
+        ):
             replay.replay_archive(archive, log, days, args.limit, rehearsal)
     seconds = time.monotonic() - began
     told = {"since": str(days.first), "seconds": seconds} | rehearsal.to_json()

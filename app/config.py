@@ -7,10 +7,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from app.config_door import Door, Strict
+from app.config_door import Door, Strict, Tls
 from app.config_routes import NAME, Route
 from app.config_sources import Source
 from app.errors import ConfigError
+
+AE_TITLE = r"^[!-\[\]-~][ -\[\]-~]{0,15}$"
+"""PS3.5 table 6.2-1: printable, no backslash."""
 
 
 class Sender(Strict):
@@ -110,8 +113,31 @@ class DicomwebArchive(Strict):
         return self
 
 
+class DimseArchive(Strict):
+    """An archive that speaks DIMSE: C-STORE, C-FIND with C-GET or C-MOVE."""
+
+    kind: Literal["dimse"]
+    host: str = Field(description="address of the archive's DICOM port")
+    port: int = Field(104, ge=1, le=65535, description="the archive's DICOM port")
+    ae_title: str = Field(pattern=AE_TITLE, description="the archive's AE title")
+    calling_ae_title: str | None = Field(
+        None, pattern=AE_TITLE, description="the AE title we call it with; else the door's"
+    )
+    retrieve: Literal["get", "move"] = Field(
+        "get", description="how studies are fetched: C-GET, or C-MOVE to our own door"
+    )
+    tls: Tls | None = Field(None, description="transport security towards the archive")
+    timeout_s: float = Field(60, gt=0, description="limit for each request")
+
+    @model_validator(mode="after")
+    def _can_be_trusted(self) -> "DimseArchive":
+        if self.tls is not None and self.tls.authorities is None:
+            raise ValueError("tls.authorities is needed: who signs the archive's certificate")
+        return self
+
+
 ArchiveConfig = Annotated[
-    FolderArchive | FilesArchive | DicomwebArchive, Field(discriminator="kind")
+    FolderArchive | FilesArchive | DicomwebArchive | DimseArchive, Field(discriminator="kind")
 ]
 
 
@@ -150,7 +176,7 @@ class Config(Strict):
             *(
                 f"sources.{source.archive}: no archive of that name can be asked"
                 for source in self.sources
-                if not isinstance(self.archives.get(source.archive), DicomwebArchive)
+                if not isinstance(self.archives.get(source.archive), DicomwebArchive | DimseArchive)
             ),
             *(
                 f"assemble.count_from: no archive named {name!r} can be asked"
@@ -178,15 +204,18 @@ class Config(Strict):
         return {each.count_from for each in every if each.count_from is not None}
 
     def at(self, data: Path) -> "Config":
-        """Return the same with `data` as its data folder and every path made absolute."""
+        """Return the same with `data` as its data folder, every path and AE title filled in."""
         data = data.resolve()
-        archives = {
-            name: archive.model_copy(update={"path": data / archive.path})
-            if isinstance(archive, FolderArchive | FilesArchive)
-            else archive
-            for name, archive in self.archives.items()
-        }
+        archives = {name: self._placed(each, data) for name, each in self.archives.items()}
         return self.model_copy(update={"data": data, "archives": archives})
+
+    def _placed(self, archive: ArchiveConfig, data: Path) -> ArchiveConfig:
+        match archive:
+            case FolderArchive() | FilesArchive():
+                return archive.model_copy(update={"path": data / archive.path})
+            case DimseArchive(calling_ae_title=None):
+                return archive.model_copy(update={"calling_ae_title": self.door.ae_title})
+        return archive
 
     def route(self, name: str) -> Route:
         """Return the route of that name, or say that it is gone."""

@@ -6,15 +6,23 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from app.config import ArchiveConfig, Config, DicomwebArchive
-from app.dicom import qido
+from app.config import ArchiveConfig, Config, DicomwebArchive, DimseArchive
+from app.config_door import Peer
+from app.dicom import association, qido
+from app.dicom.calling import Line
+from app.dicom.query import echo
 from app.dicom.web import Web
 from app.errors import ArchiveUnavailable, NodeError
 from app.pipeline.access import connect
+from app.pipeline.line import line_to
+from app.tls import client_context
 
 AT_ONCE = 8
+PATIENCE_S = 10.0
+"""The longest silence of a peer whose entry sets none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,22 +58,54 @@ def _ask(question: Question) -> Answer:
     try:
         call()
     except NodeError as error:
-        reason = str(error).removeprefix(f"{name.split()[-1]}: ")
+        reason = str(error).removeprefix(f"{name.partition(' ')[2]}: ")
     seconds = time.monotonic() - began
     return Answer(name=name, how=how, answers=not reason, seconds=seconds, reason=reason)
 
 
 def _questions(config: Config) -> Iterator[Question]:
     for name, archive in config.archives.items():
-        yield _question(config, name, archive)
+        yield _of_archive(config, name, archive)
+    for peer in config.door.peers:
+        if peer.host and peer.port:
+            how = f"C-ECHO to {peer.host}:{peer.port}"
+            yield (
+                f"peer {peer.ae_title}",
+                how,
+                partial(_echo_peer, config, peer, peer.host, peer.port),
+            )
 
 
-def _question(config: Config, name: str, archive: ArchiveConfig) -> Question:
+def _of_archive(config: Config, name: str, archive: ArchiveConfig) -> Question:
     who = f"archive {name}"
-    if isinstance(archive, DicomwebArchive):
-        return who, f"QIDO-RS {archive.url}", lambda: _list_one(name, archive)
-    folder = config.data / archive.path
-    return who, f"writing to {folder}", lambda: _write(folder)
+    match archive:
+        case DicomwebArchive():
+            return who, f"QIDO-RS at {archive.url}", partial(_list_one, name, archive)
+        case DimseArchive():
+            how = f"C-ECHO to {archive.ae_title} at {archive.host}:{archive.port}"
+            return who, how, partial(_echo_archive, name, archive)
+        case _:
+            folder = config.data / archive.path
+            return who, f"writing to {folder}", partial(_write, folder)
+
+
+def _echo_archive(name: str, archive: DimseArchive) -> None:
+    echo(line_to(name, archive))
+
+
+def _echo_peer(config: Config, peer: Peer, host: str, port: int) -> None:
+    """Call a peer of the door where storage commitment reports go."""
+    tls = client_context(config.door.tls) if config.door.tls else None
+    called = association.Peer(
+        name=peer.ae_title,
+        host=host,
+        port=port,
+        called=peer.ae_title.strip(),
+        calling=config.door.ae_title,
+        timeout_s=PATIENCE_S,
+        tls=tls,
+    )
+    echo(Line(called))
 
 
 def _list_one(name: str, archive: DicomwebArchive) -> None:

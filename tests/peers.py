@@ -194,6 +194,17 @@ class Orthanc:
         found = requests.get(f"{self.url}/instances?expand", timeout=10).json()
         return sorted(each["MainDicomTags"]["SOPInstanceUID"] for each in found)
 
+    def introduce(self, ae_title: str, port: int) -> None:
+        """Let it know a DICOM node of this machine: who may ask it, and where it may send to."""
+        modality = {"AET": ae_title, "Host": "127.0.0.1", "Port": port}
+        requests.put(
+            f"{self.url}/modalities/{ae_title}", json=modality, timeout=10
+        ).raise_for_status()
+
+    def put(self, part10: bytes) -> None:
+        """Let it hold an object, as it is encoded."""
+        requests.post(f"{self.url}/instances", data=part10, timeout=10).raise_for_status()
+
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text(errors="replace")[-2000:]
@@ -219,3 +230,42 @@ class Orthanc:
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": False},
             **self._settings,
         }
+
+
+class Dcmqrscp:
+    """dcmtk's archive on a free port, with a storage of its own; knows one node of this machine."""
+
+    ae_title = "QRSCP"
+
+    def __init__(self, folder: Path, *, ae_title: str, port: int) -> None:
+        self.dicom_port = free_port()
+        self.log = folder / "dcmqrscp.log"
+        self._storage = folder / "storage"
+        self._config = folder / "dcmqrscp.cfg"
+        self._storage.mkdir(parents=True)
+        self._config.write_text(
+            f"NetworkTCPPort = {self.dicom_port}\nMaxPDUSize = 16384\nMaxAssociations = 16\n"
+            f"HostTable BEGIN\nnode = ({ae_title}, 127.0.0.1, {port})\nHostTable END\n"
+            "VendorTable BEGIN\nVendorTable END\n"
+            f"AETable BEGIN\n{self.ae_title} {self._storage} RW (200, 1024mb) ANY\nAETable END\n"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        call = [find("dcmqrscp") or "dcmqrscp", "-c", str(self._config)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                call, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        echo = ("echoscu", "-aec", self.ae_title, "127.0.0.1", str(self.dicom_port))
+        try:
+            wait_until(lambda: _run(*echo).returncode == 0, 20, f"dcmqrscp (see {self.log})")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(STOP_S)

@@ -29,13 +29,14 @@ MAY_IMPORT = {
     "config": {"config_door", "config_routes", "config_sources"},
     "config_door": set[str](),
     "config_routes": {"config_door", "dicom.facts", "dicom.keywords"},
+    "tls": {"config_door"},
     "config_sources": {"config_door"},
     "child": set[str](),
     "dicom": set[str](),
     "models": {"dicom"},
-    "pipeline": {"dicom", "models", "config", "config_routes"},
+    "pipeline": {"dicom", "models", "config", "config_routes", "tls"},
     "store": set[str](),
-    "door": {"child", "dicom", "store", "config", "config_door", "pipeline.receive"},
+    "door": {"child", "dicom", "store", "config", "config_door", "tls", "pipeline.receive"},
     "fetch": {
         *(
             "child",

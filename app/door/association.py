@@ -16,13 +16,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from app.config_door import Door
+from app.dicom import command as dimse
+from app.dicom.command import Command
 from app.dicom.dimse import Status, printable
-from app.door import command as dimse
-from app.door.command import Command
+from app.dicom.messages import Messages, Pace, joined
+from app.dicom.wire import (
+    ASSOCIATE_RQ,
+    BY_USER,
+    RELEASE_ANSWER,
+    ConnectionLost,
+    PeerFault,
+    Wire,
+)
 from app.door.commitment import Commitment, Reporter
 from app.door.guard import Complaints, Connection, Guard, Peers
 from app.door.intake import Intake, Outcome
-from app.door.messages import Messages, joined
 from app.door.negotiation import (
     COMMITMENT,
     NO_ROOM,
@@ -38,17 +46,9 @@ from app.door.negotiation import (
     agree,
     read_request,
 )
-from app.door.tls import fingerprint
-from app.door.wire import (
-    ASSOCIATE_RQ,
-    BY_USER,
-    RELEASE_ANSWER,
-    ConnectionLost,
-    PeerFault,
-    Wire,
-)
 from app.errors import NodeError
 from app.store.store import Store
+from app.tls import fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,12 @@ class Association:
         self._connection = connection
         self._services = services
         self._limits = services.config.limits
+        self._pace = Pace(
+            idle_s=self._limits.idle_s,
+            object_s=self._limits.object_s,
+            min_rate_kb_s=self._limits.min_rate_kb_s,
+            object_gb=self._limits.object_gb,
+        )
         self._wire = Wire(connection.socket, header_s=self._limits.header_s)
         self._visit: Visit | None = None
         self._calling = ""
@@ -213,7 +219,7 @@ class Association:
     def _serve(self) -> None:
         """Answer one message after the other until the peer releases the association."""
         idle, contexts = self._connection.idle, self._agreement.contexts
-        messages = Messages(self._wire, self._limits, contexts, idle)
+        messages = Messages(self._wire, self._pace, contexts, idle)
         while (message := messages.next()) is not None:
             self._answer(*message)
             if self._services.stopping.is_set():

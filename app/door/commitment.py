@@ -16,14 +16,14 @@ from pynetdicom import AE, build_role
 from pynetdicom.dsutils import decode
 
 from app.config_door import Door, Peer
+from app.dicom import command as dimse
+from app.dicom.command import Command
 from app.dicom.dimse import IMPLEMENTATION_NAME, IMPLEMENTATION_UID, printable
-from app.door import command as dimse
-from app.door.command import Command
 from app.door.negotiation import COMMITMENT, PLAIN
 from app.door.references import Reference, read_request, write_report
-from app.door.tls import client_context
 from app.errors import NodeError, UnreadableDicom
 from app.store.store import Store
+from app.tls import client_context
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from app.config_door import Door, Limits
-from app.door.wire import end_of
+from app.dicom.wire import end_of
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from app.dicom.dimse import IMPLEMENTATION_NAME, IMPLEMENTATION_UID, TRANSFER_SYNTAXES
-from app.door.wire import ASSOCIATE_RJ, ASSOCIATE_RQ, HEADER, INVALID, MAX_PDU, PeerFault
+from app.dicom.wire import ASSOCIATE_RJ, ASSOCIATE_RQ, HEADER, INVALID, MAX_PDU, PeerFault
 from app.errors import NodeError
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"

@@ -8,14 +8,14 @@ import time
 from contextlib import suppress
 
 from app.config_door import Door
+from app.dicom.wire import end_of
 from app.door.association import Association, Services
 from app.door.commitment import Reporter
 from app.door.guard import Complaints, Connection, Guard, Peers, address_of
 from app.door.intake import Intake
-from app.door.tls import server_context
-from app.door.wire import end_of
 from app.errors import ConfigError
 from app.store.store import Store
+from app.tls import server_context
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from app.config_door import Http, Limits
 from app.door.connections import Listener, Protocol
 from app.door.guard import Complaints
 from app.door.intake import Intake
-from app.door.tls import server_context
 from app.door.web_app import WebApp
 from app.errors import ConfigError
 from app.store.store import Store
+from app.tls import server_context
 
 log = logging.getLogger(__name__)
 

@@ -5,14 +5,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from app.config import ArchiveConfig, DicomwebArchive, FilesArchive, FolderArchive
+from app.config import (
+    ArchiveConfig,
+    DicomwebArchive,
+    DimseArchive,
+    FilesArchive,
+    FolderArchive,
+)
 from app.dicom.dicomweb import Dicomweb
 from app.dicom.encoded import Identifiers
 from app.dicom.folder import FolderStore
 from app.dicom.part10 import read_part10
+from app.dicom.send import send
 from app.errors import ArchiveUnavailable, DeliveryRefused
 from app.files import durable, make_folder
 from app.pipeline.access import connect
+from app.pipeline.line import line_to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +52,8 @@ def deliver(files: Sequence[Path], name: str, archive: ArchiveConfig) -> Receipt
             proof = f"{_objects(uids)} written to {archive.path}"
         case DicomwebArchive():
             proof = _send(files, uids, name, archive)
+        case DimseArchive():
+            proof = f"{archive.ae_title.strip()} {send(line_to(name, archive), files)}"
     return Receipt(destination=name, sop_uids=tuple(each.sop_uid for each in uids), proof=proof)
 
 

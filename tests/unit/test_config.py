@@ -106,6 +106,15 @@ def test_names_are_used_once(tmp_path: Path) -> None:
             "token_env": "T",
         },
         {"kind": "tape", "path": "x"},
+        {"kind": "dimse", "host": "pacs", "ae_title": "A TITLE TOO LONG FOR IT"},
+        {"kind": "dimse", "host": "pacs", "ae_title": "BACK\\SLASH"},
+        {"kind": "dimse", "host": "pacs", "ae_title": "PACS", "retrieve": "carry"},
+        {
+            "kind": "dimse",
+            "host": "pacs",
+            "ae_title": "PACS",
+            "tls": {"key": "k", "certificate": "c", "require_client_certificate": False},
+        },
     ],
 )
 def test_an_archive_that_cannot_be_right_is_refused(

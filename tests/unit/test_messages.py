@@ -17,10 +17,10 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode, encode
 
-from app.door import command as dimse
-from app.door.command import parse, respond
+from app.dicom import command as dimse
+from app.dicom.command import parse, respond
+from app.dicom.wire import P_DATA, PeerFault, pieces_of
 from app.door.references import MOST_OBJECTS, Reference, read_request, write_report
-from app.door.wire import P_DATA, PeerFault, pieces_of
 from app.errors import UnreadableDicom
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 
 from app.errors import NodeError
@@ -54,14 +55,23 @@ class ConnectionLost(NodeError):
 class Wire:
     """One connection, used by one thread."""
 
-    def __init__(self, connection: socket.socket, *, header_s: float) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        *,
+        header_s: float,
+        send_s: float = POLL_S,
+        first: Mapping[int, int] | None = None,
+    ) -> None:
+        """Take nothing but `first`, types and lengths, before the association: its request."""
         self._connection = connection
         self._header_s = header_s
+        self._send_s = send_s
         self._content = memoryview(bytearray(HEADER.size + MAX_REQUEST + HEADER.size))
         self._end = 0  # bytes that are there
         self._used = 0  # of these, the PDU that was returned last
         self._timeout = 0.0
-        self._limits = {ASSOCIATE_RQ: MAX_REQUEST}
+        self._limits = dict(first or {ASSOCIATE_RQ: MAX_REQUEST})
 
     def associated(self) -> None:
         """From here on only what an association needs is taken, with larger buffers."""
@@ -133,9 +143,9 @@ class Wire:
 
     def send(self, content: bytes) -> None:
         """Send bytes; a peer that does not read them is gone."""
-        if self._timeout != POLL_S:
-            self._connection.settimeout(POLL_S)
-            self._timeout = POLL_S
+        if self._timeout != self._send_s:
+            self._connection.settimeout(self._send_s)
+            self._timeout = self._send_s
         try:
             self._connection.sendall(content)
         except OSError as error:

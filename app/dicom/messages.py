@@ -3,10 +3,10 @@
 import threading
 import time
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
-from app.config_door import Limits
-from app.door.command import Command, parse
-from app.door.wire import (
+from app.dicom.command import Command, parse
+from app.dicom.wire import (
     ABORT,
     BY_USER,
     INVALID,
@@ -29,6 +29,16 @@ Fragment = tuple[int, int, memoryview]
 Fragments = Iterator[Fragment]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How long a peer may be silent or busy with one message, and how large that may be."""
+
+    idle_s: float
+    object_s: float = 600
+    min_rate_kb_s: float = 50
+    object_gb: float = 2
+
+
 class Messages:
     """What a peer says in an association, one message after the other.
 
@@ -37,10 +47,10 @@ class Messages:
     """
 
     def __init__(
-        self, wire: Wire, limits: Limits, contexts: Collection[int], idle: threading.Event
+        self, wire: Wire, pace: Pace, contexts: Collection[int], idle: threading.Event
     ) -> None:
         self._wire = wire
-        self._limits = limits
+        self._pace = pace
         self._contexts = contexts
         self._idle = idle
         self._fragments = self._read()
@@ -103,18 +113,18 @@ class Messages:
             if self._began is None:
                 self._begin()
             self._received += len(body)
-            if self._received > 2 * self._limits.object_gb * 1e9:
+            if self._received > 2 * self._pace.object_gb * 1e9:
                 raise PeerFault("a message has no end")
             yield from _pdvs(body)
 
     def _deadlines(self) -> tuple[float, float, str]:
         """Return when the next PDU must begin, how long it may take, and what it breaks."""
-        now, idle = time.monotonic(), self._limits.idle_s
+        now, idle = time.monotonic(), self._pace.idle_s
         if self._began is None:
             return now + idle, idle, "it is silent"
-        end = self._began + self._limits.object_s
-        if self._limits.min_rate_kb_s:
-            earned = self._received / (self._limits.min_rate_kb_s * 1000)
+        end = self._began + self._pace.object_s
+        if self._pace.min_rate_kb_s:
+            earned = self._received / (self._pace.min_rate_kb_s * 1000)
             end = min(end, self._began + idle + earned)
         return min(now + idle, end), max(0.0, min(idle, end - now)), "a message takes"
 

@@ -9,17 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.dicom.encoded import UID_FORM
-from app.door.wire import INVALID, PeerFault
+from app.dicom.wire import INVALID, PeerFault
 
-C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
+C_STORE_RQ, C_GET_RQ, C_FIND_RQ, C_MOVE_RQ = 0x0001, 0x0010, 0x0020, 0x0021
+C_ECHO_RQ, C_CANCEL_RQ = 0x0030, 0x0FFF
 N_EVENT_REPORT_RQ, N_ACTION_RQ = 0x0100, 0x0130
 RESPONSE = 0x8000
 NO_DATASET, A_DATASET = 0x0101, 0x0001
 
 GROUP_LENGTH, AFFECTED_CLASS, REQUESTED_CLASS = 0x0000, 0x0002, 0x0003
+MOVE_DESTINATION, PRIORITY = 0x0600, 0x0700
 FIELD, MESSAGE_ID, ANSWERED_ID = 0x0100, 0x0110, 0x0120
 DATASET_TYPE, STATUS, COMMENT = 0x0800, 0x0900, 0x0902
 AFFECTED_UID, REQUESTED_UID, EVENT_TYPE, ACTION_TYPE = 0x1000, 0x1001, 0x1002, 0x1008
+REMAINING, COMPLETED, FAILED, WARNING = 0x1020, 0x1021, 0x1022, 0x1023
 
 _ELEMENT = struct.Struct("<HHL")
 _SHORT = struct.Struct("<H")
@@ -38,6 +41,10 @@ class Command:
     sop_uid: str
     status: int
     action_type: int
+    completed: int = 0
+    """Sub-operations of a retrieval so far, as are the next two."""
+    failed: int = 0
+    warned: int = 0
 
     @property
     def is_response(self) -> bool:
@@ -58,6 +65,9 @@ def parse(encoded: bytes) -> Command:
         sop_uid=_uid(elements, AFFECTED_UID) or _uid(elements, REQUESTED_UID),
         status=_short(elements, STATUS, 0),
         action_type=_short(elements, ACTION_TYPE, 0),
+        completed=_short(elements, COMPLETED, 0),
+        failed=_short(elements, FAILED, 0),
+        warned=_short(elements, WARNING, 0),
     )
 
 
@@ -79,7 +89,7 @@ def respond(
 
 
 def encode(elements: Mapping[int, int | str]) -> bytes:
-    """Return a command set; numbers are US, texts are UIDs except the comment."""
+    """Return a command set; numbers are US, texts are UIDs except comment and AE title."""
     content = b"".join(_encoded(number, elements[number]) for number in sorted(elements))
     return _ELEMENT.pack(0, GROUP_LENGTH, 4) + struct.pack("<L", len(content)) + content
 
@@ -90,7 +100,7 @@ def _encoded(number: int, value: int | str) -> bytes:
     else:
         content = value.encode("ascii")
         if len(content) % 2:
-            content += b" " if number == COMMENT else b"\0"
+            content += b" " if number in {COMMENT, MOVE_DESTINATION} else b"\0"
     return _ELEMENT.pack(0, number, len(content)) + content
 
 
@@ -111,7 +121,7 @@ def _elements(encoded: bytes) -> dict[int, bytes]:
 
 def _short(elements: Mapping[int, bytes], number: int, otherwise: int | None = None) -> int:
     value = elements.get(number)
-    if value is None and otherwise is not None:
+    if not value and otherwise is not None:
         return otherwise
     if value is None or len(value) != _SHORT.size:
         raise PeerFault(f"a command lacks (0000,{number:04X})", INVALID)

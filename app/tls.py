@@ -1,4 +1,4 @@
-"""Transport security of the DICOM port (PS3.15 B.12: the non-downgrading profile of BCP 195)."""
+"""Transport security of associations (PS3.15 B.12: the non-downgrading profile of BCP 195)."""
 
 import hashlib
 import ssl

@@ -1,0 +1,119 @@
+"""C-STORE as its user (PS3.4 Annex B): objects to a peer, and its word that it holds them."""
+
+import mmap
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from app.dicom import command as dimse
+from app.dicom.association import Association, Proposal
+from app.dicom.calling import Line, answer
+from app.dicom.encoded import Identifiers
+from app.dicom.part10 import Part10, read_part10
+from app.dicom.query import FIND, MEDIUM, PLAIN, search
+from app.errors import ArchiveRefused, ArchiveUnavailable, DeliveryRefused, NodeError
+
+WARNINGS = {
+    0xB000: "it changed elements",
+    0xB006: "it left out elements",
+    0xB007: "it found the data set odd",
+}
+"""PS3.4 table B.2-1: the object is kept."""
+
+REASONS = {
+    0x0111: "it has another object of this UID",
+    0x0117: "it does not take the UID",
+    0x0122: "it does not support the SOP class",
+    0x0124: "our AE title may not store there; give it the right",
+}
+
+
+def send(line: Line, files: Sequence[Path]) -> str:
+    """Store Part 10 files; return who says that they are held.
+
+    A peer that answers C-FIND is asked, before and after; else its status must do.
+    """
+    try:
+        return _send(line, files)
+    except ArchiveRefused as error:
+        raise DeliveryRefused(str(error)) from error
+
+
+def _send(line: Line, files: Sequence[Path]) -> str:
+    parts = [read_part10(file) for file in files]
+    uids = [part.identifiers for part in parts]
+    kinds = {(each.identifiers.sop_class_uid, each.transfer_syntax) for each in parts}
+    storage = [Proposal(abstract=one, syntaxes=(syntax,)) for one, syntax in sorted(kinds)]
+    with line.association([*storage, Proposal(abstract=FIND, syntaxes=PLAIN)]) as association:
+        held = _held(line, association, uids)
+        told = [
+            _store(line, association, file, part)
+            for file, part in zip(files, parts, strict=True)
+            if part.identifiers.sop_uid not in (held or ())
+        ]
+        listed = held if held is None else _held(line, association, uids)
+    warnings = "".join(f", with a warning: {words}" for words in sorted({*told} - {""}))
+    if listed is None:
+        return (
+            f"answered C-STORE of {_objects(uids)} with success; C-FIND cannot be asked{warnings}"
+        )
+    missing = sorted({each.sop_uid for each in uids} - listed)
+    if missing:
+        raise ArchiveUnavailable(f"{line.peer.name}: does not list {', '.join(missing)} (yet)")
+    before = f", {len(held or ())} of them before this try" if held else ""
+    return f"lists {_objects(uids)} (C-FIND){before}{warnings}"
+
+
+def _objects(uids: Sequence[Identifiers]) -> str:
+    return "the object" if len(uids) == 1 else f"all {len(uids)} objects"
+
+
+def _held(line: Line, association: Association, uids: Sequence[Identifiers]) -> set[str] | None:
+    """Return those that the peer lists; None when it cannot be asked."""
+    if association.context(FIND) is None:
+        return None
+    found: set[str] = set()
+    try:
+        for each in uids:
+            keys = {
+                "StudyInstanceUID": each.study_uid,
+                "SeriesInstanceUID": each.series_uid,
+                "SOPInstanceUID": each.sop_uid,
+            }
+            answers = search(line, association, "IMAGE", keys)
+            found |= {
+                each.sop_uid for one in answers if one.get("SOPInstanceUID") == (each.sop_uid,)
+            }
+    except ArchiveRefused:  # it does not search at this level
+        return None
+    return found
+
+
+def _store(line: Line, association: Association, file: Path, part: Part10) -> str:
+    """Send one object; return the words of a warning, or nothing."""
+    uids = part.identifiers
+    context = association.context(uids.sop_class_uid, part.transfer_syntax)
+    if context is None:
+        raise line.unsupported("C-STORE of the results' SOP class")
+    extra: dict[int, int | str] = {dimse.PRIORITY: MEDIUM, dimse.AFFECTED_UID: uids.sop_uid}
+    with (
+        file.open("rb") as stream,
+        closing(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)) as content,
+        memoryview(content) as whole,
+        whole[part.dataset_at :] as dataset,
+    ):
+        message_id = association.request(context, dimse.C_STORE_RQ, dataset, extra)
+    said, _ = answer(association, dimse.C_STORE_RQ, message_id)
+    if said.status and said.status not in WARNINGS:
+        raise _refused(line, said.status)
+    return WARNINGS.get(said.status, "")
+
+
+def _refused(line: Line, status: int) -> NodeError:
+    """Busy passes by itself; anything else is the archive's word on the object."""
+    words = REASONS.get(status)
+    if words is None and status >> 12 == 0xC:  # noqa: PLR2004  # PS3.4 table B.2-1
+        words = "it cannot understand the object"
+    if words is None:
+        return line.refusal("the object", status)
+    return DeliveryRefused(f"{line.peer.name}: refused the object: {words} (status {status:04X}H)")
