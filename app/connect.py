@@ -8,12 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 from app.config import ArchiveConfig, Config, DicomwebArchive, DimseArchive
 from app.config_door import Peer
 from app.dicom import association, qido
 from app.dicom.calling import Line
-from app.dicom.query import echo
+from app.dicom.query import echo, find
 from app.dicom.web import Web
 from app.errors import ArchiveUnavailable, NodeError
 from app.pipeline.access import connect
@@ -82,15 +83,21 @@ def _of_archive(config: Config, name: str, archive: ArchiveConfig) -> Question:
         case DicomwebArchive():
             return who, f"QIDO-RS at {archive.url}", partial(_list_one, name, archive)
         case DimseArchive():
-            how = f"C-ECHO to {archive.ae_title} at {archive.host}:{archive.port}"
-            return who, how, partial(_echo_archive, name, archive)
+            is_source = any(source.archive == name for source in config.sources)
+            verbs = "C-ECHO and C-FIND" if is_source else "C-ECHO"
+            how = f"{verbs} to {archive.ae_title} at {archive.host}:{archive.port}"
+            return who, how, partial(_call, name, archive, searched=is_source)
         case _:
             folder = config.data / archive.path
             return who, f"writing to {folder}", partial(_write, folder)
 
 
-def _echo_archive(name: str, archive: DimseArchive) -> None:
-    echo(line_to(name, archive))
+def _call(name: str, archive: DimseArchive, *, searched: bool) -> None:
+    """Call an archive; many let everybody echo and few let everybody search."""
+    line = line_to(name, archive)
+    echo(line)
+    if searched:
+        find(line, "STUDY", {"StudyInstanceUID": f"2.25.{uuid4().int}"})
 
 
 def _echo_peer(config: Config, peer: Peer, host: str, port: int) -> None:

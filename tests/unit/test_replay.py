@@ -188,7 +188,7 @@ def test_the_command_prints_a_table_and_then_what_would_change(
 ) -> None:
     """In words and as JSON, for all routes or for one."""
     node = Node(tmp_path)
-    strict = rule(name="phantom-ct")
+    strict = rule(name="phantom-ct", model="phantom")
     for n in range(3):
         study = of(f"2.25.{n}", series(f"2.25.{n}.1", "CT", 20 * (n + 1)))
         keep(store, study, judged(study, [strict]))
