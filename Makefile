@@ -1,6 +1,6 @@
 # Each target is one line that calls a script; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench-door train-phantom evaluate-phantom
+.PHONY: help demo test check bench-door bench-log train-phantom evaluate-phantom
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\): ## /  make \1\t/p' Makefile | expand --tabs=28
@@ -22,3 +22,6 @@ evaluate-phantom: ## measure it on phantoms it has not seen
 
 bench-door: ## measure how fast slices come in, beside dcmtk's storescp and Orthanc
 	@deploy/setup --tests --peers && .venv/bin/python -m tests.bench_door
+
+bench-log: ## measure how long a job log of a million objects takes to answer
+	@deploy/setup --tests && .venv/bin/python -m tests.bench_log

@@ -20,8 +20,8 @@ class Sender(Strict):
     """What is different about one sender; what is not given is as for all."""
 
     sender: str = Field(description="its AE title, or its user name at the HTTP port")
-    settle_s: float | None = Field(2, ge=0, le=86400, description="as above, for this sender")
-    quiet_s: float = Field(60, gt=0, le=86400, description="as above, for this sender")
+    settle_s: float | None = Field(None, ge=0, le=86400, description="as above, for this sender")
+    quiet_s: float | None = Field(None, gt=0, le=86400, description="as above, for this sender")
     count_from: str | None = Field(None, pattern=NAME, description="as above, for this sender")
 
 

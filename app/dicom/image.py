@@ -1,5 +1,6 @@
 """What facts need of one image: the attributes whose values must be seen together, and no more."""
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -163,6 +164,7 @@ def _private(ds: pydicom.Dataset, group: int, creator: str, element: int) -> tup
 
 def _number(value: Scalar) -> float | None:
     try:
-        return float(value)
+        number = float(value)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None

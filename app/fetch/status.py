@@ -17,6 +17,8 @@ class SourceStatus:
 
     polled_at: str = ""
     """When its list was last read to the end."""
+    polls: int = 0
+    """How often that was done."""
     swept_at: str = ""
     """When it was last read without the window."""
     listed: int = 0
@@ -68,7 +70,8 @@ class StatusFile:
         at = now.isoformat(timespec="seconds")
         well = {"error": "", "error_at": ""}
         sweep = {"swept_at": at} if swept else {}
-        self._note(polled_at=at, listed=listed, changed=changed, **well, **sweep)
+        polls = self._status.polls + 1
+        self._note(polled_at=at, polls=polls, listed=listed, changed=changed, **well, **sweep)
 
     def failed(self, error: str, now: datetime) -> None:
         """Note what is wrong."""

@@ -30,7 +30,7 @@ def rules_for(source: str, rules: Assemble) -> Assemble:
     for sender in rules.senders:
         if sender.sender == name:
             own = sender.model_dump(exclude={"sender"}, exclude_unset=True)
-            return rules.model_copy(update=own)
+            return rules.model_copy(update=own | {"quiet_s": sender.quiet_s or rules.quiet_s})
     return rules
 
 

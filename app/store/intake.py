@@ -9,8 +9,8 @@ from sqlalchemy import Connection, insert, select, update
 from app.store import arrivals
 from app.store.engine import Section
 from app.store.jobs import InstanceRow, NewJob, StudyRow, StudyState
-from app.store.ledger import add_job, withdraw
 from app.store.tables import DoorEvents, Instances, Studies, StudyEvents
+from app.store.versions import add_job, withdraw
 
 STUDY_COLUMNS = (
     Studies.study_uid,

@@ -7,7 +7,7 @@
                         ├─orphaned──► queued     (its owner died)
                         └─handed_back─► queued   (its owner stops)
     queued, waiting, running ─cancelled─► cancelled ─retried─► queued
-    every one of them ─superseded─► superseded   (the study grew and was routed again)
+    every one of them ─superseded─► superseded ─revived─► queued   (a study that grew is routed)
 
 *State* says who acts next, *stage* says where the work resumes. All times are aware and UTC.
 """
@@ -30,7 +30,7 @@ class State(StrEnum):
     DONE = "done"  # nobody: the archive holds the results
     FAILED = "failed"  # a person: the reason says what to mend before a retry
     CANCELLED = "cancelled"  # nobody, unless a person retries it
-    SUPERSEDED = "superseded"  # nobody: the study grew, and what it is now is for another job
+    SUPERSEDED = "superseded"  # nobody, unless the study, as it grows, asks for it again
 
 
 class Event(StrEnum):
@@ -48,6 +48,7 @@ class Event(StrEnum):
     RETRIED = "retried"
     CANCELLED = "cancelled"
     SUPERSEDED = "superseded"
+    REVIVED = "revived"
 
 
 TRANSITIONS: dict[tuple[State | None, Event], State] = {
@@ -71,6 +72,7 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.FAILED, Event.SUPERSEDED): State.SUPERSEDED,
     (State.CANCELLED, Event.SUPERSEDED): State.SUPERSEDED,
     (State.DONE, Event.SUPERSEDED): State.SUPERSEDED,  # its results stay where they are
+    (State.SUPERSEDED, Event.REVIVED): State.QUEUED,
 }
 """Every arrow there is; None stands for a job that does not exist yet."""
 

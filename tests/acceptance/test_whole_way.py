@@ -179,17 +179,24 @@ def test_the_batch_is_called_as_a_map_is(tmp_path: Path) -> None:
         "-i", str(gapped), "-o", str(tmp_path / "d"), HOLOSCAN_CONFIG_PATH=node.config
     )
     assert refused.returncode == 1
-    assert "IncompleteSeries" in refused.stdout
+    assert "missing_slice: 2 slice(s) missing; send the whole series" in refused.stdout
     missing = python_m_app(
         "-i", str(tmp_path / "none"), "-o", str(tmp_path / "e"), HOLOSCAN_CONFIG_PATH=node.config
     )
     assert missing.returncode == 2
 
 
+def lenient(**gates: str) -> dict[str, Any]:
+    """Return settings whose route lets a series pass that the volume then refuses."""
+    (route,) = SETTINGS["routes"]
+    role = {"where": route["inputs"]["CT"], "gates": gates}
+    return {"routes": [{**route, "inputs": {"CT": role}}]}
+
+
 def test_what_cannot_be_used_gets_a_reason_and_nothing_is_lost(tmp_path: Path) -> None:
     """A gapped series fails its job with a sentence; what no route takes is explained."""
     gapped, short = phantom(tmp_path / "1", 41), phantom(tmp_path / "2", 42, slices=6)
-    with running(tmp_path / "node") as node:
+    with running(tmp_path / "node", lenient(missing_slice="allow")) as node:
         send(gapped.paths[:10] + gapped.paths[12:], node.port)
         (job,) = node.settled()
         assert job.state is State.FAILED
@@ -263,7 +270,8 @@ def test_no_log_holds_a_name_or_an_id(tmp_path: Path) -> None:
     twisted = dcmread(good.paths[0])
     twisted.PixelData = bytes(len(twisted.PixelData))
     twisted.save_as(tmp_path / "other-content.dcm")
-    with running(tmp_path / "node", MARGINALIA_LOG_LEVEL="DEBUG") as node:
+    settings = lenient(placed="allow", missing_slice="allow")
+    with running(tmp_path / "node", settings, MARGINALIA_LOG_LEVEL="DEBUG") as node:
         send([*good.paths, *bad.paths, tmp_path / "other-content.dcm"], node.port)
         states = {job.state for job in node.settled(2)}
         assert states == {State.DONE, State.FAILED}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
@@ -108,6 +108,7 @@ odd_bytes = st.one_of(
 
 @settings(max_examples=300)
 @given(st.sampled_from(["CT", "MR", "PT"]), st.dictionaries(st.sampled_from(READ), odd_bytes))
+@example("MR", {"DiffusionBValue": b"1e310"})
 def test_hostile_bytes_are_facts_or_a_refusal(modality: str, values: Mapping[str, bytes]) -> None:
     """Whatever pydicom makes of them."""
     datasets = [header(k, Modality=modality) for k in range(3)]

@@ -189,28 +189,35 @@ class JobLog(RuleBasedStateMachine):
             self._note(job.id, Event.RETRIED)
 
     @precondition(lambda self: self.lines)
-    @rule(number=ANY, replaced=st.booleans())
-    def grow(self, number: int, replaced: bool) -> None:
-        """More arrives for a job's study: another job takes its place, or none does."""
+    @rule(number=ANY, answered=st.booleans())
+    def grow(self, number: int, answered: bool) -> None:
+        """More arrives for a job's study: its question gets a new answer, an old one, or none."""
         job = self.store.job(self._any_job(number))
-        others = [each for each in self.store.jobs(study_uid=job.study_uid) if each.id != job.id]
-        jobs = [new_job(each.id, job.study_uid) for each in others]
-        name = f"job {len(self.lines)}"
-        if replaced:
-            jobs.append(replace(new_job(name, job.study_uid), series_uid=job.series_uid))
         study = self.store.study(job.study_uid)
-        uid = f"{job.study_uid}.{study.version + 1}"
-        assert self.store.add_instance(instance(uid, job.study_uid), self.now)
+        of_study = self.store.jobs(study_uid=job.study_uid)
+        rivals = [each for each in of_study if each.series_uid == job.series_uid]
+        again = job.state is State.SUPERSEDED
+        name = job.id if again else f"job {len(self.lines)}"
+        jobs = [
+            replace(new_job(each.id, job.study_uid), series_uid=each.series_uid)
+            for each in of_study
+            if each not in rivals and each.state is not State.SUPERSEDED
+        ]
+        if answered:
+            jobs.append(replace(new_job(name, job.study_uid), series_uid=job.series_uid))
+        more = instance(f"{job.study_uid}.{study.version + 1}", job.study_uid)
+        assert self.store.add_instance(more, self.now)
         made = self.store.route_study(job.study_uid, study.version + 1, {}, jobs, self.now)
-        assert made == ([name] if replaced else [])
-        self.lines.update({each: [Event.CREATED] for each in made})
-        rivals = [each for each in others if each.series_uid == job.series_uid] if replaced else []
-        void = {State.SUPERSEDED} if replaced else {State.SUPERSEDED, State.DONE}
-        for each in (*rivals, job):
-            if each.state not in void:
+        assert made == ([name] if answered else [])
+        stay = {State.SUPERSEDED} if answered else {State.SUPERSEDED, State.DONE}
+        for each in rivals:
+            if each.state not in stay:
                 self._note(each.id, Event.SUPERSEDED)
                 if each.id in self.held:
                     self.lost.append(self.held.pop(each.id))
+        for each_name in made:
+            self.lines.setdefault(each_name, [])
+            self._note(each_name, Event.REVIVED if again else Event.CREATED)
 
     @rule()
     def cut_the_power(self) -> None:

@@ -36,6 +36,8 @@ NODE: dict[str, Any] = {
 class Door:
     """One door, open unless peers are given; `output` collects all that it ever wrote."""
 
+    MODULE = "app.door"
+
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.data = folder / "data"
         self.output_path = folder / "output.txt"
@@ -61,12 +63,12 @@ class Door:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.output()
-        self.port = json.loads(line)["listening"]
+        self.port = json.loads(line).get("listening", 0)
         return self
 
     def launch(self, **environment: str) -> "subprocess.Popen[bytes]":
         """Start it without waiting for anything."""
-        call = [sys.executable, "-m", "app.door"]
+        call = [sys.executable, "-m", self.MODULE]
         with self.output_path.open("ab") as output:
             self.process = subprocess.Popen(
                 [*call, "--config", str(self._config), "--data", str(self.data)],

@@ -312,15 +312,33 @@ def test_a_retrieval_without_progress_ends(
             ours.fetch(remote, objects[0].study_uid)
 
 
+def test_one_object_for_ever_is_no_progress(ours: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is held once, and the retrieval ends."""
+    monkeypatch.setattr(query, "PATIENCE", 1)
+    objects = study(1)
+
+    def repeat(call: Call) -> None:
+        while True:
+            assert call.store(objects[0]) == 0
+
+    with running(Faulty(objects, {GET: repeat})) as archive:
+        remote = ours.remote(archive.port, "FAULTY", **WAY)
+        with pytest.raises(ArchiveUnavailable, match="makes no progress"):
+            ours.fetch(remote, objects[0].study_uid)
+    assert ours.digests_of(objects) == digests(objects)
+
+
 def test_what_was_not_asked_for_is_not_kept(ours: Site) -> None:
-    """Another object, another study under a UID that was asked for, and a UID that is a path."""
+    """An object that was not listed, another study's under a UID that was, a UID that is a path."""
     objects, others = study(2), study(2)
+    [unlisted] = images(objects[0].study_uid, 1)
     told: list[int] = []
 
     def mislead(call: Call) -> None:
         told.extend(
             (
                 call.store(others[0]),
+                call.store(unlisted),
                 call.store(others[1], sop_uid=objects[0].sop_uid),
                 call.store(objects[0], sop_uid="../../../x"),
                 call.store(objects[1]),
@@ -331,7 +349,7 @@ def test_what_was_not_asked_for_is_not_kept(ours: Site) -> None:
     with running(Faulty(objects, {GET: mislead})) as archive:
         remote = ours.remote(archive.port, "FAULTY", **WAY)
         assert ours.fetch(remote, objects[0].study_uid) == {objects[1].sop_uid}
-    assert told == [0xA900, 0xA900, 0xA900, 0]
+    assert told == [0xA900, 0xA900, 0xA900, 0xA900, 0]
     assert ours.held(objects[0].study_uid) == {objects[1].sop_uid}
     assert ours.held(others[0].study_uid) == set()
 

@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 
 from app.errors import ModelError, NodeError
 from app.models.card import ModelCard
+from app.pipeline.describe import content, versioned
 from app.pipeline.encode import SEG
 from app.pipeline.identity import Identity
 from tests.peers import require
@@ -253,6 +254,25 @@ def test_a_job_of_another_study_is_refused(case: Case) -> None:
     other = Identity(study_uid="2.25.9", route="ct", model="phantom", digest="0" * 64)
     with pytest.raises(NodeError, match=r"the job is of study 2\.25\.9; nothing was encoded"):
         case.encode(identity=other)
+
+
+def test_a_result_that_replaces_another_says_so(case: Case) -> None:
+    """In words, where a reader and an archive's list show them; its UIDs stay those of its job."""
+    first, second = case.encode(), case.encode(version=2)
+    assert second.SeriesDescription == "Phantom organs RESEARCH version 2"
+    assert second.ContentDescription == (
+        "Version 2 by an algorithm, not reviewed. For research use only."
+    )
+    assert second.SOPInstanceUID == first.SOPInstanceUID
+
+
+def test_a_version_fits_beside_the_longest_words() -> None:
+    """A description of 64 characters gives way, the version never."""
+    text = versioned("x" * 64, 12)
+    assert (len(text), text[-11:]) == (64, " version 12")
+    assert versioned("x" * 64, 1) == "x" * 64
+    assert len(content(100)) <= 64
+    assert content(1).startswith("Made by an algorithm, not reviewed.")
 
 
 def test_words_of_a_card_fit_into_dicom(case: Case) -> None:

@@ -33,6 +33,7 @@ ALLOWED = {
     ("failed", "superseded"): "superseded",
     ("cancelled", "superseded"): "superseded",
     ("done", "superseded"): "superseded",
+    ("superseded", "revived"): "queued",
 }
 ALL = [(state, event) for state in ("", *map(str, State)) for event in map(str, Event)]
 
@@ -64,10 +65,10 @@ def test_a_refusal_says_what_the_job_is() -> None:
 
 
 def test_only_done_and_superseded_end_a_job_for_ever() -> None:
-    """A person can bring every other job back; a finished one may still be replaced."""
-    left = {state for state, event in TRANSITIONS if event is not Event.SUPERSEDED}
+    """For a person: every other job can be brought back. Routing a study again may replace both."""
+    by_routing = {Event.SUPERSEDED, Event.REVIVED}
+    left = {state for state, event in TRANSITIONS if event not in by_routing}
     assert set(State) - left == {State.DONE, State.SUPERSEDED}
-    assert State.SUPERSEDED not in {state for state, _ in TRANSITIONS}
 
 
 def test_a_lost_lease_is_not_tried_again() -> None:

@@ -6,6 +6,7 @@ inside a step (SQLite's own promise, the step is one transaction) and other data
 
 import shutil
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ INSERT INTO studies (study_uid, state, source, instances, version, first_receive
   '2026-01-02 03:04:05.000000', '2026-01-02 03:04:05.000000');
 INSERT INTO jobs (id, identity, study_uid, route, model, digest, inputs, instances, priority, state,
   stage, attempts, orphanings, fence, due_at, reason, created_at, updated_at) VALUES ('kept', 'k',
-  '1.2', 'r', 'm', 'd', '{}', '{}', 0, 'done', 'deliver', 1, 0, 1, '2026-01-02 03:04:05.000000',
+  '1.2', 'r', 'm', 'd', '{}', '{}', 10, 'done', 'deliver', 1, 0, 1, '2026-01-02 03:04:05.000000',
   '', '2026-01-02 03:04:05.000000', '2026-01-02 03:04:05.000000');
 """
 
@@ -149,6 +150,8 @@ def test_a_log_of_the_first_version_is_brought_up(tmp_path: Path) -> None:
         assert len(store.door_events()) == 1
         job = store.job("kept")
         assert (job.state, job.version, job.superseded_by) == (State.DONE, 1, None)
+        assert job.turn_at == datetime(2026, 1, 2, 1, 24, 5, tzinfo=UTC), "ten steps of priority"
+        assert job.published_at == job.updated_at
         assert (store.study("1.2").expected, store.series_rows("1.2")) == (None, [])
     assert _jobs(path) == _jobs(tmp_path / "node.db.0001.bak") == ["kept"]
 

@@ -17,13 +17,17 @@ from app.config import load_config
 from app.dicom.headers import read_series
 from app.dicom.series import Series
 from app.errors import UnreadableDicom
-from app.installed import Crew, start_crew
+from app.installed import Crew, install, start_crew
+from app.pipeline.work import StudyWork
+from app.runner import StageRunner
 from app.stages import JobStages
-from app.store.jobs import SeriesRow
+from app.store.jobs import SeriesRow, State
 from app.store.store import Store
 from tests.log_rows import START, instance
-from tests.node import Node
+from tests.node import SETTINGS, Node
 from tests.phantoms.dicom import StudyFiles, write_study
+
+CT = {"op": "equals", "tag": "Modality", "value": "CT"}
 
 
 @pytest.fixture
@@ -137,7 +141,7 @@ def _facts(study: list[Series]) -> dict[str, object]:
 def test_only_the_series_that_grew_is_read(tmp_path: Path, store: Store, stages: JobStages) -> None:
     """The files of the other one may be gone."""
     one = study(tmp_path / "one")
-    other = study(tmp_path / "other", seed=2, study_uid=one.study_uid)
+    other = study(tmp_path / "other", seed=2, study_uid=one.study_uid, patient_id="PHANTOM-1")
     arrive(store, tmp_path, one, *range(6))
     arrive(store, tmp_path, other, 0, 1, 2)
     stages.series(one.study_uid)
@@ -160,6 +164,29 @@ def test_a_file_that_cannot_be_read_keeps_nothing(
     assert store.series_rows(files.study_uid) == []
     files.paths[3].write_bytes(saved)
     assert stages.series(files.study_uid) == whole
+
+
+def test_a_route_that_takes_all_asks_one_question_a_series(
+    tmp_path: Path, store: Store, crew: Crew
+) -> None:
+    """A late object of one series makes a new version of its job and leaves the other alone."""
+    route = SETTINGS["routes"][0] | {"take": "all", "inputs": {"CT": [CT]}}
+    config = load_config(Node(tmp_path / "all", {"routes": [route]}).config).at(tmp_path)
+    runner = StageRunner(config, store, models=install(config), crew=crew, left=lambda _: None)
+    one = study(tmp_path / "one")
+    other = study(tmp_path / "other", seed=2, study_uid=one.study_uid, patient_id="PHANTOM-1")
+    for files, numbers in ((one, range(6)), (other, range(5)), (other, [5])):
+        arrive(store, tmp_path, files, *numbers)
+        version = store.study(one.study_uid).version
+        runner.route(StudyWork(study_uid=one.study_uid, version=version, signal="test"))
+    made = [(job.series_uid, job.version, job.state) for job in store.jobs()]
+    assert sorted(made) == sorted(
+        [
+            (one.series_uid, 1, State.QUEUED),
+            (other.series_uid, 1, State.SUPERSEDED),
+            (other.series_uid, 2, State.QUEUED),
+        ]
+    )
 
 
 def test_a_second_patient_in_a_late_object_is_seen(

@@ -110,6 +110,28 @@ def test_a_decision_on_an_older_version_is_not_kept(store: Store) -> None:
     assert _study_lines(store) == ["received_first"]
 
 
+def test_somebody_says_that_a_study_is_complete(store: Store) -> None:
+    """Only of an open one; as soon as more arrives it is not true any more."""
+    assert not store.complete("1.2", "by hand", START)
+    store.add_instance(instance("1.2.1"), START)
+    assert store.complete("1.2", "by hand", at(1))
+    assert store.study("1.2").complete_signal == "by hand"
+    assert _study_lines(store) == ["received_first", "complete"]
+    store.add_instance(instance("1.2.2"), at(2))
+    assert store.study("1.2").complete_signal is None
+    store.route_study("1.2", 2, {}, [], at(3))
+    assert not store.complete("1.2", "by hand", at(4))
+
+
+def test_what_an_archive_lists_is_kept_while_the_study_grows(store: Store) -> None:
+    """It is about the archive; a study that is not here is no fault."""
+    store.add_instance(instance("1.2.1"), START)
+    store.expect("1.2", 300)
+    store.expect("9.9", 1)
+    store.add_instance(instance("1.2.2"), at(2))
+    assert (store.study("1.2").expected, store.study("1.2").instances) == (300, 2)
+
+
 def test_a_study_is_routed_once(store: Store) -> None:
     """The second decision on the same version finds it closed."""
     store.add_instance(instance("1.2.1"), START)

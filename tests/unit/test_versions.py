@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import StudyGrows
+from app.errors import StoreError, StudyGrows
 from app.store.jobs import Event, Job, LeaseLost, NewJob, State
 from app.store.store import Store
 from tests.log_rows import LEASE_S, at, instance, new_job
@@ -165,6 +165,26 @@ def test_another_series_is_the_same_question_unless_the_route_makes_a_job_each(
         "one": (1, State.SUPERSEDED),
         "other": (2, State.QUEUED),
     }
+
+
+@pytest.mark.parametrize("before", [_queued, _published])
+def test_an_answer_that_is_asked_for_again_counts_again(
+    store: Store, before: Callable[[Store], None]
+) -> None:
+    """Late slices spoiled the better series, or a newer model was taken back."""
+    before(store)
+    sent = store.job("j1").published_at
+    routed(store, answer("j2"))
+    assert routed(store, answer("j1")) == ["j1"]
+    first, second = store.job("j1"), store.job("j2")
+    assert (first.state, first.version, first.superseded_by) == (State.QUEUED, 3, None)
+    assert (second.state, second.superseded_by) == (State.SUPERSEDED, "j1")
+    assert first.published_at == sent
+    assert store.events("j1")[-1].event is Event.REVIVED
+    assert store.events("j1")[-1].detail == "version 3, replaces j2"
+    assert routed(store, answer("j1")) == []
+    with pytest.raises(StoreError, match="superseded cannot be retried"):
+        store.retry("j2", at(200))
 
 
 def test_another_route_is_another_question(store: Store) -> None:

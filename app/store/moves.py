@@ -1,0 +1,46 @@
+"""One move of a job: its row and the line of its history, together or not at all."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, insert, select, update
+
+from app.store.jobs import Event, Job, JobEvent, after
+from app.store.tables import JobEvents, Jobs
+
+FREE = {"owner": None, "lease_until": None}
+FRESH = {"attempts": 0, "orphanings": 0, "reason": ""}
+
+
+def find_jobs(
+    connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None
+) -> list[Job]:
+    """Return the jobs for which all conditions hold, in their turn."""
+    query = select(Jobs).where(*conditions).limit(limit)
+    ordered = query.order_by(Jobs.turn_at, Jobs.id)
+    return [Job.from_columns(**row) for row in connection.execute(ordered).mappings()]
+
+
+def move(  # noqa: PLR0917  # all moves read alike
+    connection: Connection,
+    job: Job,
+    event: Event,
+    now: datetime,
+    changes: Mapping[str, Any] | None = None,
+    detail: str = "",
+    seconds: float | None = None,
+) -> Job:
+    """Let `event` happen to the job: its row and the line of its history, at the stage of `job`.
+
+    `job` was read in this transaction, which began with the write lock: it cannot be stale.
+    """
+    values = {"state": after(job.state, event), "updated_at": now, **(changes or {})}
+    moved = replace(job, **values)
+    line = JobEvent(
+        at=now, event=event, state=moved.state, stage=job.stage, seconds=seconds, detail=detail
+    )
+    connection.execute(update(Jobs).where(Jobs.id == job.id).values(values))
+    connection.execute(insert(JobEvents).values(job_id=job.id, **asdict(line)))
+    return moved
