@@ -181,7 +181,7 @@ class Config(Strict):
             *(
                 f"assemble.count_from: no archive named {name!r} can be asked"
                 for name in sorted(self.counted)
-                if not isinstance(self.archives.get(name), DicomwebArchive)
+                if not isinstance(self.archives.get(name), DicomwebArchive | DimseArchive)
             ),
         ]
         models = {model.name for model in self.models}

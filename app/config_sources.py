@@ -28,7 +28,10 @@ class Source(Strict):
         description="a listed study is whole when its number of objects stayed the same so long",
     )
     query: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=256)]] = (
-        Field({}, description="matching keys of the list, such as `ModalitiesInStudy: CT`")
+        Field(
+            default_factory=dict,
+            description="matching keys of the list, such as `ModalitiesInStudy: CT`",
+        )
     )
     window_days: int | None = Field(
         None, ge=0, le=36500, description="only studies dated within so many days are listed"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from threading import Event
 from typing import Any, Self
 
 import requests
@@ -18,7 +19,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as SilenceError
 
-from app.errors import ArchiveUnavailable
+from app.errors import ArchiveUnavailable, Interrupted
 
 JSON_TYPE = "application/dicom+json"
 PIECE = 64 * 1024
@@ -98,6 +99,7 @@ class Web:
         self.name = name
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
+        self._stopping = Event()
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy that the site's file does not name
         self._session.verify = verify
@@ -110,6 +112,10 @@ class Web:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def stop(self) -> None:
+        """End the answer that is being read; may come from another thread."""
+        self._stopping.set()
 
     def close(self) -> None:
         """Let the connections go."""
@@ -128,7 +134,7 @@ class Web:
         headers["Accept-Encoding"] = "identity"
         try:
             with self._send(method, path, headers=headers, **request) as response:
-                opened = Opened(self.name, response, self._timeout_s)
+                opened = Opened(self.name, response, self._timeout_s, self._stopping)
                 opened.check()
                 yield opened
         except (requests.Timeout, SilenceError) as error:
@@ -152,10 +158,13 @@ class Web:
 class Opened:
     """An answer whose body is still on its way."""
 
-    def __init__(self, name: str, response: requests.Response, timeout_s: float) -> None:
+    def __init__(
+        self, name: str, response: requests.Response, timeout_s: float, stopping: Event
+    ) -> None:
         self._name = name
         self._response = response
         self._timeout_s = timeout_s
+        self._stopping = stopping
         self._waited_s = 0.0
         self.status = response.status_code
         self.content_type = str(response.headers.get("Content-Type", ""))
@@ -190,6 +199,8 @@ class Opened:
                 raise _silent(self._name, self._timeout_s)
             if size > most:
                 raise TooLarge(f"{self._name}: its answer has no end")
+            if self._stopping.is_set():
+                raise Interrupted
             yield piece
 
     def _next(self) -> bytes:

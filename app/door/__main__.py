@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from app.child import leave, ready, run
-from app.config import load_config
+from app.config import Config, load_config
 from app.config_door import Http
 from app.dicom.dimse import silence_pynetdicom
 from app.door.intake import Intake
@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _serve(config: Path, data: Path, stop: threading.Event) -> None:
     silence_pynetdicom()
-    door = load_config(config).door
+    node = load_config(config)
+    door = node.door
     if door.open:
         log.warning("the door is OPEN: every calling AE title is let in, from every address")
     prepare(data)
@@ -47,7 +48,7 @@ def _serve(config: Path, data: Path, stop: threading.Event) -> None:
             log.warning("%d objects of an earlier process were noted now", adopted)
         servers: dict[str, Server] = {"listening": Scp(door, intake, store)}
         if door.http is not None:
-            servers["http"] = _web(door.http, intake, store)
+            servers["http"] = _web(node, door.http, intake, store)
         stack.callback(_close, servers.values())
         ready({name: server.open() for name, server in servers.items()})
         stop.wait()
@@ -72,11 +73,11 @@ def _close(servers: Iterable[Server]) -> None:
         each.join()
 
 
-def _web(http: Http, intake: Intake, store: Store) -> Server:
+def _web(node: Config, http: Http, intake: Intake, store: Store) -> Server:
     from app.door.web import WebServer  # noqa: PLC0415  # a door without it loads no web server
 
-    # no archive can be asked yet
-    return WebServer(http, intake.limits, intake=intake, store=store, sources=())
+    sources = [each.archive for each in node.sources]
+    return WebServer(http, intake.limits, intake=intake, store=store, sources=sources)
 
 
 if __name__ == "__main__":

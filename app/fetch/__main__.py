@@ -51,6 +51,8 @@ def _serve(config_path: Path, data: Path, stop: threading.Event) -> None:
         stop.wait()
         for each in loops:
             each.stop()
+        for archive in counted.values():
+            archive.stop()
         until = time.monotonic() + GRACE_S
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))

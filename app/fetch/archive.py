@@ -46,5 +46,8 @@ class Remote(Protocol):
         not be returned: the job log is what counts.
         """
 
+    def stop(self) -> None:
+        """Have the call that is under way end soon, by an error; may come from another thread."""
+
     def close(self) -> None:
         """Let its connections go."""

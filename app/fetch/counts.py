@@ -62,6 +62,8 @@ class CountLoop:
         try:
             number = self._remotes[name].count(study.study_uid)
         except NodeError as error:
+            if self._stop.is_set():
+                return
             asked_s = error.wait_s if isinstance(error, ArchiveUnavailable) else None
             self._pauses[name].failed(asked_s)
             log.warning("%s does not say how large studies are: %s", name, error)

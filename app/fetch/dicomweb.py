@@ -61,6 +61,10 @@ class DicomwebRemote:
         taken.check()
         return taken.kept
 
+    def stop(self) -> None:
+        """Have the request that is under way end soon."""
+        self._web.stop()
+
     def close(self) -> None:
         """Let its connections go."""
         self._web.close()

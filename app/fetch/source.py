@@ -87,6 +87,7 @@ class SourceLoop:
     def stop(self) -> None:
         """End soon; what is on its way is given up and fetched after the next start."""
         self._stop.set()
+        self._archive.stop()
 
     def spare(self) -> None:
         """Note that the end of the process is no fault of the study on its way."""
@@ -111,6 +112,8 @@ class SourceLoop:
         try:
             self._poll()
         except NodeError as error:
+            if self._stop.is_set():
+                return
             self._poll_failures += 1
             asked_s = error.wait_s if isinstance(error, ArchiveUnavailable) else None
             delay_s = wait_s(self._config.jobs.retry_delays_s, self._poll_failures, asked_s)
@@ -184,12 +187,11 @@ class SourceLoop:
         try:
             crash_point("fetch.begun")
             told = self._bring(study)
-        except Interrupted:
-            return  # nothing counts: it is due again after the start
         except MemoryError:
             self._failed(study, OutOfResources("what the archive says of it exceeds our memory"))
         except NodeError as error:
-            self._failed(study, error)
+            if not self._stop.is_set():  # else nothing counts: it is due again after the start
+                self._failed(study, error)
         except Exception as error:  # noqa: BLE001  # what an archive says must not end the process
             log.error("failed by a fault of ours:\n%s", traced(error))  # noqa: TRY400  # no PHI
             reason = f"a fault of ours, see the log: {sentence(error)}"

@@ -7,6 +7,8 @@ studies (tests/sockets/test_fetch*), the integrations that trigger by events.
 """
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 import requests
 
 from app.store.jobs import RemoteState, RemoteStudy, State
-from tests.node import Node, running
+from tests.node import SETTINGS, Node, running
 from tests.peers import Orthanc, require
 from tests.phantoms.dicom import StudyFiles, write_study
 from tests.sending import send
@@ -62,7 +64,7 @@ def remote(node: Node, study_uid: str) -> RemoteStudy | None:
     return found[0] if found else None
 
 
-def settled(node: Node, study_uid: str, state: RemoteState, number: int) -> RemoteStudy:
+def settled(node: Node, study_uid: str, state: RemoteState, number: int | None) -> RemoteStudy:
     """Wait until the study, with so many objects in the archive, has come to a state."""
 
     def reached() -> RemoteStudy | None:
@@ -127,6 +129,29 @@ def test_an_archive_that_is_restarted_is_asked_again_by_itself(
         settled(node, second.study_uid, RemoteState.FETCHED, 25)
         assert {job.state for job in node.settled(2)} == {State.DONE}
         wait_until(lambda: "connection failed" not in node.command("sources").stdout, 30)
+
+
+def test_an_event_has_a_study_fetched_from_an_archive_that_is_not_polled(
+    tmp_path: Path, orthanc: Orthanc
+) -> None:
+    """At once; a fetcher that was killed is back by itself and does it."""
+    study = phantom(tmp_path / "study", 27)
+    put(orthanc, study.paths)
+    quiet = settings(orthanc, poll_s=None, quiet_s=3600)
+    quiet["door"] = SETTINGS["door"] | {"http": {"port": 0, "token_env": "EVENTS"}}
+    with running(tmp_path / "node", quiet, EVENTS="t") as node:
+        os.kill(node.ready["fetch_pid"], signal.SIGKILL)
+        answer = requests.post(
+            f"http://127.0.0.1:{node.ready['http_port']}/api/studies/{study.study_uid}",
+            params={"source": "local"},
+            headers={"Authorization": "Bearer t"},
+            timeout=10,
+        )
+        assert answer.ok, answer.text
+        settled(node, study.study_uid, RemoteState.FETCHED, None)
+        (job,) = node.settled()
+        assert job.state is State.DONE, job.reason
+    assert "the fetcher ended with status -9 and is started again" in node.log.read_text()
 
 
 def test_a_study_that_no_route_takes_stays_there_and_says_why(

@@ -120,7 +120,7 @@ def test_a_route_that_asks_of_the_whole_study_gets_the_whole_study(
         ("retrieve", without_end, "cut short"),
         ("retrieve", short, "1 of them did not come"),
         ("retrieve", other_study, "it is of another study"),
-        ("retrieve", claims, "different objects"),
+        ("retrieve", claims, "UIDs of command and data set differ"),
     ],
 )
 def test_after_a_fault_the_study_is_fetched_whole(

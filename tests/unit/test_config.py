@@ -215,3 +215,26 @@ def test_a_configuration_never_changes() -> None:
     config = Config.model_validate(GOOD)
     with pytest.raises(ValidationError):
         config.door.port = 1  # type: ignore[misc]
+
+
+PACS = {"kind": "dicomweb", "url": "https://pacs.example/dicom-web"}
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"sources": [{"archive": "local"}]}, "no archive of that name can be asked"),
+        ({"sources": [{"archive": "gone"}]}, "no archive of that name can be asked"),
+        ({"sources": [{"archive": "pacs"}] * 2}, "the name 'pacs' is used twice"),
+        ({"sources": [{"archive": "pacs", "query": {"Modalty": "CT"}}]}, "no DICOM keyword"),
+        ({"sources": [{"archive": "pacs", "query": {"StudyDate": "2026"}}]}, "window_days"),
+        ({"sources": [{"archive": "pacs", "poll_s": 0}]}, "greater than or equal to 1"),
+        ({"assemble": {"count_from": "local"}}, "no archive named 'local' can be asked"),
+    ],
+)
+def test_a_source_that_cannot_be_asked_is_refused(
+    tmp_path: Path, part: dict[str, Any], words: str
+) -> None:
+    """An archive that is a folder lists nothing; a misspelt query would match everything."""
+    archives = {"archives": GOOD["archives"] | {"pacs": PACS}}
+    assert words in faults(tmp_path, GOOD | archives | part)
