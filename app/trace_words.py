@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from textwrap import shorten
 from typing import Any
 
+from app.pipeline.rehearse import verdicts_of
+
 WIDTH = 110
 """Longer sets of reasons take a line each."""
 _NAMED, _TAIL = 4, 8
@@ -27,7 +29,7 @@ def trace(routed: Part | None) -> str:
 
 
 def _lines(routed: Part) -> Iterator[str]:
-    routes, labels = routed["routes"], routed.get("series", {})
+    routes, labels = verdicts_of(routed), routed.get("series", {})
     if routed.get("alarm"):
         yield f"ALARM: {routed['alarm']}"
     else:

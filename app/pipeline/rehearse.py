@@ -103,6 +103,29 @@ def judged(study: Sequence[Series], routes: Iterable[Route]) -> dict[str, Any]:
     }
 
 
+def verdicts_of(trace: Trace | None) -> list[Trace]:
+    """Return the verdicts of a trace; those that the first version stored lack some parts."""
+    return [_complete(each) for each in (trace or {}).get("routes", ())]
+
+
+def _complete(verdict: Trace) -> Trace:
+    if "picks" in verdict:
+        return verdict
+    inputs = verdict.get("inputs")
+    candidates = [{"guard": "", "gates": (), **each} for each in verdict.get("candidates", ())]
+    for each in candidates:
+        each["checks"] = [{"alternative": 0, **check} for check in each["checks"]]
+    return {
+        "mode": "live",
+        "study": (),
+        "relations": (),
+        "roles": {each["role"]: verdict["reason"] for each in candidates},
+        "picks": [inputs] if inputs else [],
+        **verdict,
+        "candidates": candidates,
+    }
+
+
 def labels(study: Iterable[Series]) -> dict[str, str]:
     """Return for each series what a reader of the archive knows it by."""
     return {each.series_uid: " ".join(_label(each)) for each in study}
@@ -119,7 +142,7 @@ def _label(series: Series) -> Iterator[str]:
 
 
 def _by_route(trace: Trace | None) -> dict[str, Trace]:
-    return {each["route"]: each for each in (trace or {}).get("routes", ())}
+    return {each["route"]: each for each in verdicts_of(trace)}
 
 
 def _taken(verdict: Trace | None) -> bool:
@@ -137,12 +160,11 @@ def _change(now: Trace | None, then: Trace | None) -> Change | None:
 
 
 def _picks(verdict: Trace | None) -> list[list[tuple[str, str]]]:
-    return sorted(sorted(pick.items()) for pick in (verdict or {}).get("picks", ()))
+    return sorted(sorted(pick.items()) for pick in (verdict or {"picks": ()})["picks"])
 
 
 def _use(verdict: Trace | None) -> str:
-    told = verdict or {}
-    return f"{told.get('model')}, {told.get('mode', 'live')}"
+    return f"{verdict['model']}, {verdict['mode']}" if verdict else ""
 
 
 def _why(verdict: Trace | None, trace: Trace | None, without: str, other: Trace | None) -> str:
@@ -151,10 +173,10 @@ def _why(verdict: Trace | None, trace: Trace | None, without: str, other: Trace 
         return (trace.get("alarm") or without) if trace else "the study was not routed"
     if verdict["taken"]:
         return f"{verdict['reason']} ({_use(verdict)})"
-    inputs = {item for pick in (other or {}).get("picks", ()) for item in pick.items()}
+    inputs = {item for pick in (other or {"picks": ()})["picks"] for item in pick.items()}
     told = [
         f"{each['role']}: series …{each['series_uid'][-8:]}: {fault}"
-        for each in verdict.get("candidates", ())
+        for each in verdict["candidates"]
         if (each["role"], each["series_uid"]) in inputs and (fault := _fault(each))
     ]
     return "; ".join(told) or str(verdict["reason"])

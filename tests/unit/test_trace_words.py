@@ -146,3 +146,27 @@ def test_a_trace_without_names_of_series_is_still_a_trace() -> None:
     judgement = judged([series("2.25.123456789")], [RULES["thin"]])
     assert "    ● taken …23456789" in trace({"routes": judgement["routes"]}).splitlines()
     assert trace(None) == "not routed yet"
+
+
+def test_a_trace_of_the_first_version_is_still_told() -> None:
+    """A log that was brought up to date has them."""
+    check = {"condition": "Modality equals CT", "found": "CT", "holds": True}
+    other = check | {"found": "MR", "holds": False}
+    candidates = [
+        {"role": "CT", "series_uid": "2.25.1", "fits": True, "checks": [check]},
+        {"role": "CT", "series_uid": "2.25.2", "fits": False, "checks": [other]},
+    ]
+    old = {"route": "r", "model": "m", "reason": "CT: 2.25.1", "candidates": candidates}
+    taken = trace(
+        {"signal": "quiet", "routes": [old | {"taken": True, "inputs": {"CT": "2.25.1"}}]}
+    )
+    assert taken.splitlines() == [
+        "1 of 1 routes take it: r",
+        "complete: quiet",
+        "",
+        "TAKEN: route r → model m",
+        "  CT: CT: 2.25.1",
+        "    ● taken …2.25.1",
+        "    ✗ …2.25.2: Modality equals CT, found MR",
+    ]
+    assert "0 of 1 routes" in trace({"routes": [old | {"taken": False, "inputs": {}}]})
