@@ -57,9 +57,9 @@ def _verdict_lines(verdict: Part, labels: Mapping[str, str]) -> Iterator[str]:
         yield f"  {role}: {_of_role(told)}"
         yield from _candidate_lines(verdict, role, labels)
         yield from (
-            f"    ✗ pair: {_failed(each)}"
+            f"    {'✓' if each['holds'] else '✗'} pair: {_failed(each)}"
             for each in verdict["relations"]
-            if each["role"] == role and not each["holds"]
+            if each["role"] == role and each["holds"] is verdict["taken"]
         )
 
 
