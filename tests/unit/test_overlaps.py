@@ -5,11 +5,13 @@ well; what looks like one and is none; pairs of routes that overlap and pairs th
 covered: that nothing false is ever said of any conditions (properties/test_contradictions.py).
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from app.config import DEFAULT_PATH, load_config
 from app.config_routes import Route
 from app.pipeline.overlaps import never_met, overlapping
 
@@ -201,3 +203,13 @@ def test_three_conditions_of_which_no_two_exclude_each_other_are_found() -> None
     """
     (told,) = never_met(rule(conditions(text)))
     assert told.count("ImageType") == 3
+
+
+@pytest.mark.parametrize(
+    "path", [DEFAULT_PATH, *sorted((DEFAULT_PATH.parent / "deploy" / "examples").glob("*.yaml"))]
+)
+def test_nothing_is_said_of_the_shipped_routes(path: Path) -> None:
+    """They can match, and none stands beside another."""
+    shipped = load_config(path).routes
+    assert [told for each in shipped for told in never_met(each)] == []
+    assert [*overlapping(shipped)] == []
