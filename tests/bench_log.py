@@ -163,8 +163,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         with closing(Store.open(path)) as store:
             figures = Bench(Path(name), store).figures()
-        written = path.with_name(f"{path.name}-wal")
-        assert not written.exists(), "the log was closed and holds everything"
+            wal = path.with_name(f"{path.name}-wal").stat().st_size
+        sys.stdout.write(f"the WAL grew to {wal / 1e6:.1f} MB\n")
     for each in figures:
         sys.stdout.write(
             f"{each.what:24} {each.median_ms:8.1f} ms, at worst {each.worst_ms:6.1f},"

@@ -73,6 +73,7 @@ class SourceLoop:
 
     def run(self) -> None:
         """Work until stopped."""
+        self._store.resume_fetching(self.name)
         self._blame()
         while not self._stop.is_set():
             try:
@@ -215,6 +216,7 @@ class SourceLoop:
         began = time.monotonic()
         source = f"archive {self.name}"
         keep = partial(self._keep, partial(self._intake.begin, source=source, study_uid=uid))
+        self._store.settle_remote(study, RemoteState.FETCHING)  # assembly waits for it
         came = bring(self._archive, self._store, uid, wanted.series, keep)
         crash_point("fetch.brought")
         told = f"{len(wanted.series)} of {wanted.listed} series are needed, {came} objects came"

@@ -8,6 +8,9 @@ from app.config import Assemble
 from app.dicom.headers import SeriesHeaders, compared, merge, read_headers
 from app.faults import crash_point
 
+FETCH_QUIET_S = 600.0
+"""An archive may take so long before the next object of a study that is being fetched."""
+
 
 class Arrival(Protocol):
     """What is known of a study that is still arriving."""
@@ -22,6 +25,8 @@ class Arrival(Protocol):
     def complete_signal(self) -> str | None: ...  # noqa: D102  # same
     @property
     def expected(self) -> int | None: ...  # noqa: D102  # same
+    @property
+    def being_fetched(self) -> bool: ...  # noqa: D102  # same
 
 
 def rules_for(source: str, rules: Assemble) -> Assemble:
@@ -39,13 +44,18 @@ def complete_at(study: Arrival, rules: Assemble) -> tuple[datetime, str]:
 
     Never later than the quiet time after the last object, and at once when somebody says so or
     when exactly as many objects are here as the archive lists. More than it lists says only that
-    the list is old; fewer say that a release was not the end.
+    the list is old; fewer say that a release was not the end. What is being fetched is complete
+    when the fetcher says so; its silence counts only when it is very long.
     """
     last, listed = study.last_received_at, study.expected
     if study.complete_signal is not None:
         return last, study.complete_signal
     if study.instances == listed:
         return last, f"the archive lists {listed} objects and all are here"
+    if study.being_fetched:
+        quiet_s = max(rules.quiet_s, FETCH_QUIET_S)
+        signal = f"no object for {quiet_s:g} s, though it is being fetched"
+        return last + timedelta(seconds=quiet_s), signal
     quiet, signal = last + timedelta(seconds=rules.quiet_s), f"no object for {rules.quiet_s:g} s"
     if listed is not None and study.instances < listed:
         return quiet, f"{signal}; {study.instances} of {listed} that the archive lists"

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, exists, insert, select, update
 
 from app.store import arrivals
 from app.store.engine import Section
-from app.store.jobs import InstanceRow, NewJob, StudyRow, StudyState
-from app.store.tables import DoorEvents, Instances, Studies, StudyEvents
+from app.store.jobs import InstanceRow, NewJob, RemoteState, StudyRow, StudyState
+from app.store.tables import DoorEvents, Instances, RemoteStudies, Studies, StudyEvents
 from app.store.versions import add_job, withdraw
 
 STUDY_COLUMNS = (
@@ -23,6 +23,12 @@ STUDY_COLUMNS = (
     Studies.released_at,
     Studies.complete_signal,
     Studies.expected,
+    exists(
+        select(RemoteStudies.study_uid).where(
+            RemoteStudies.state == RemoteState.FETCHING,
+            RemoteStudies.study_uid == Studies.study_uid,
+        )
+    ).label("being_fetched"),
 )
 
 

@@ -109,6 +109,7 @@ class RemoteState(StrEnum):
 
     LISTED = "listed"  # the clock: it may still grow there
     ASKED = "asked"  # the fetcher: somebody said that it is whole
+    FETCHING = "fetching"  # the fetcher: it is on its way here
     FETCHED = "fetched"  # nobody, until it grows there: what a route needs is here
     UNWANTED = "unwanted"  # nobody, until it grows there: no route takes it
     FAILED = "failed"  # a person: the reason says what to mend
@@ -168,6 +169,8 @@ class StudyRow:
     """Who said that it is complete; None again as soon as more arrives."""
     expected: int | None
     """How many objects the archive says it has, as far as it was asked."""
+    being_fetched: bool
+    """Whether objects of it are on their way from an archive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

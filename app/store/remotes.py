@@ -89,6 +89,12 @@ class Remotes(Section):
             ordered = query.order_by(table.state != RemoteState.ASKED, age).limit(limit)
             return [RemoteStudy(**row) for row in connection.execute(ordered).mappings()]
 
+    def resume_fetching(self, source: str) -> None:
+        """Ask again for what was on its way when the fetcher ended."""
+        this = RemoteStudies.source == source, RemoteStudies.state == RemoteState.FETCHING
+        with self._database.writing() as connection:
+            connection.execute(update(RemoteStudies).where(*this).values(state=RemoteState.ASKED))
+
     def settle_remote(self, remote: RemoteStudy, state: RemoteState, **values: Any) -> bool:
         """Note what came of `remote`; False when it changed in the archive meanwhile."""
         this = (

@@ -151,7 +151,7 @@ class RemoteStudies(Table):
     reason: Mapped[str] = mapped_column(Text)
     trace: Mapped[Any] = mapped_column(JSON(none_as_null=True), nullable=True)
 
-    __table_args__ = (Index(None, "source", "state"),)
+    __table_args__ = (Index(None, "source", "state"), Index(None, "state", "study_uid"))
 
 
 class StudyEvents(Table):

@@ -35,6 +35,7 @@ class Arrived:
     instances: int = 250
     complete_signal: str | None = None
     expected: int | None = None
+    being_fetched: bool = False
 
 
 def at(seconds: float) -> datetime:
@@ -55,6 +56,16 @@ TABLE: dict[str, tuple[Arrived, Assemble, tuple[float, str]]] = {
     "without a release quiet time counts": (Arrived(), RULES, QUIET),
     "a shorter quiet time wins": (RELEASED, Assemble(settle_s=600, quiet_s=60), QUIET),
     "a release may say nothing": (RELEASED, Assemble(settle_s=None, quiet_s=60), QUIET),
+    "the release of a fetched series is not the end of its study": (
+        replace(RELEASED, being_fetched=True),
+        RULES,
+        (600, "no object for 600 s, though it is being fetched"),
+    ),
+    "the fetcher says when its study is whole": (
+        replace(RELEASED, being_fetched=True, complete_signal=SOMEBODY),
+        RULES,
+        (0, SOMEBODY),
+    ),
     "somebody says so": (Arrived(complete_signal=SOMEBODY), RULES, (0, SOMEBODY)),
     "somebody knows better than the archive": (
         Arrived(complete_signal=SOMEBODY, expected=300),

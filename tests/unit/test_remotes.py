@@ -12,7 +12,7 @@ import pytest
 
 from app.store.jobs import RemoteState, RemoteStudy
 from app.store.store import Store
-from tests.log_rows import START, at
+from tests.log_rows import START, at, instance
 
 QUIET_S = 60.0
 
@@ -94,6 +94,19 @@ def test_a_failed_try_is_put_off(store: Store) -> None:
     assert (only(store).attempts, only(store).due_at) == (0, None)
 
 
+def test_assembly_knows_what_is_on_its_way_until_it_came(store: Store) -> None:
+    """A fetcher that ended in the midst takes it up again."""
+    store.add_instance(instance("1.1.1", "1.1"), START)
+    store.note_listed("pacs", {"1.1": 10, "1.2": 10}, START)
+    remote = store.remotes("1.1")[0]
+    assert not store.open_studies()[0].being_fetched
+    store.settle_remote(remote, RemoteState.FETCHING)
+    assert store.open_studies()[0].being_fetched
+    store.resume_fetching("pacs")
+    assert store.remotes("1.1")[0].state is RemoteState.ASKED
+    assert not store.open_studies()[0].being_fetched
+
+
 def test_a_change_in_the_archive_meanwhile_is_not_settled_away(store: Store) -> None:
     """What was fetched is not all any more: the newer row stays as it is."""
     store.note_listed("pacs", {"1.1": 10}, START)
@@ -115,3 +128,40 @@ def test_the_rows_survive_a_restart(tmp_path: Path) -> None:
         assert due(store, 60) == ["1.2"]
         assert len(store.remotes("1.3")) == 1
         assert store.remote_trace("pacs", "9.9") is None
+
+
+def test_what_is_asked_for_stays_asked_for_and_comes_first(store: Store) -> None:
+    """The archive lists it with its number meanwhile; that is no reason to wait again."""
+    store.note_listed("pacs", {"1.1": 10}, START)
+    store.ask_for("pacs", "1.2", "stable in pacs", at(1))
+    assert store.note_listed("pacs", {"1.2": 20}, at(2)) == 1
+    due = store.due_remotes("pacs", at(QUIET_S), QUIET_S)
+    assert [(each.study_uid, each.state) for each in due] == [
+        ("1.2", RemoteState.ASKED),
+        ("1.1", RemoteState.LISTED),
+    ]
+
+
+def test_an_archive_that_does_not_count_says_nothing_new_of_a_known_study(store: Store) -> None:
+    """Its number may have been found out otherwise."""
+    store.note_listed("pacs", {"1.1": 10}, START)
+    assert store.note_listed("pacs", {"1.1": None}, at(1)) == 0
+
+
+def test_the_newest_come_first_where_that_is_wanted(store: Store) -> None:
+    """The other order is the default."""
+    for n in range(3):
+        store.note_listed("pacs", {f"1.{n}": 10}, at(n))
+    due = store.due_remotes("pacs", at(99 + QUIET_S), QUIET_S, newest_first=True)
+    assert [each.study_uid for each in due] == ["1.2", "1.1", "1.0"]
+
+
+def test_studies_are_counted_by_source_and_state(store: Store) -> None:
+    """As `sources` shows them."""
+    store.note_listed("pacs", {"1.1": 10, "1.2": 10}, START)
+    store.ask_for("pacs", "1.3", "", START)
+    store.note_listed("other", {"1.1": 10}, START)
+    assert store.remote_counts() == {
+        "pacs": {RemoteState.LISTED: 2, RemoteState.ASKED: 1},
+        "other": {RemoteState.LISTED: 1},
+    }

@@ -32,7 +32,8 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("trace", sa.JSON, nullable=True),
     )
-    op.create_index("ix_remote_studies_source_state", "remote_studies", ["source", "state"])
+    for columns in (["source", "state"], ["state", "study_uid"]):
+        op.create_index(f"ix_remote_studies_{'_'.join(columns)}", "remote_studies", columns)
     op.add_column("studies", sa.Column("complete_signal", sa.Text, nullable=True))
     op.add_column("studies", sa.Column("expected", sa.Integer, nullable=True))
     _jobs()
