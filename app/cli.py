@@ -4,12 +4,13 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from app import show
 from app.config import Config, config_path, load_config
@@ -19,6 +20,7 @@ from app.log import set_up
 from app.signals import block
 from app.store.jobs import State, StudyState
 from app.store.store import Store
+from app.trace_words import trace
 
 Command = Callable[[argparse.Namespace, Config], int]
 
@@ -41,10 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INPUT_WRONG if args.asks else NODE_WRONG
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """End with our own exit status: argparse's 2 would say that the node is wrong."""
+        self.exit(INPUT_WRONG, f"{self.format_usage()}{self.prog}: {message}\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; the README's table of commands is checked against it."""
-    top = argparse.ArgumentParser(prog="python -m app", description=__doc__)
-    shared = argparse.ArgumentParser(add_help=False)
+    top = _Parser(prog="python -m app", description=__doc__)
+    shared = _Parser(add_help=False)
     shared.add_argument("--config", type=Path, help="app.yaml (else HOLOSCAN_CONFIG_PATH)")
     shared.add_argument("--data", type=Path, help="data folder, instead of the file's")
     shared.add_argument("--json", action="store_true", help="print JSON")
@@ -60,9 +68,17 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("-i", "--input", type=Path, help="else HOLOSCAN_INPUT_PATH")
     run.add_argument("-o", "--output", type=Path, help="else HOLOSCAN_OUTPUT_PATH")
     run.add_argument("-m", "--models", type=Path, help="else HOLOSCAN_MODEL_PATH")
-    add("check", _check, "check app.yaml and every model's card and weights", asks=True)
+    check = add("check", _check, "check app.yaml, the models and, if asked, all peers", asks=True)
+    check.add_argument("--connect", action="store_true", help="ask every archive and peer")
     explain = add("explain", _explain, "say which routes take a study, and why", asks=True)
-    explain.add_argument("study", help="a folder of DICOM files, or the UID of a received study")
+    explain.add_argument("study", help="DICOM files or their folder, or the UID of a study")
+    explain.add_argument("--now", action="store_true", help="by app.yaml as it is now")
+    replay = add("replay", _replay, "try the rules on past studies, sending nothing", asks=True)
+    replay.add_argument("--since", metavar="DATE", required=True, help="first day, as 2030-12-31")
+    replay.add_argument("--until", metavar="DATE", help="last day")
+    replay.add_argument("--route", action="append", default=[], help="only this one; may repeat")
+    replay.add_argument("--source", metavar="ARCHIVE", help="its studies, not those of the log")
+    replay.add_argument("--limit", type=int, metavar="N", help="at most so many studies")
     jobs = add("jobs", _jobs, "list jobs, newest first", asks=True)
     jobs.add_argument("--state", type=State, choices=list(State), help="only in this state")
     jobs.add_argument("--limit", type=int, default=50)
@@ -111,38 +127,71 @@ def _folder(given: Path | None, variable: str, default: str) -> Path:
 
 
 def _check(args: argparse.Namespace, config: Config) -> int:
+    from app.check import warnings  # noqa: PLC0415  # loads what reads DICOM, only when asked
     from app.installed import install  # noqa: PLC0415  # reads cards only when asked
 
     models = install(config)
+    told = [*warnings(config, models)]
     lines = [f"{args.path}: right, {len(config.routes)} routes"]
     lines += [
         f"model {name}: {each.card.identity} in {each.folder}" for name, each in models.items()
     ]
-    _print(args, {"config": str(args.path), "models": sorted(models)}, "\n".join(lines))
-    return DONE
+    lines += [f"warning: {each}" for each in told]
+    found = {"config": str(args.path), "models": sorted(models), "warnings": told}
+    if not args.connect:
+        _print(args, found, "\n".join(lines))
+        return DONE
+    from app.connect import ask_all  # noqa: PLC0415  # only then somebody is called
+
+    answers = ask_all(config)
+    lines += [each.words for each in answers]
+    _print(args, found | {"peers": [asdict(each) for each in answers]}, "\n".join(lines))
+    return DONE if all(each.answers for each in answers) else INPUT_WRONG
 
 
 def _explain(args: argparse.Namespace, config: Config) -> int:
-    from app.dicom.headers import read_series  # noqa: PLC0415  # only this command reads DICOM
-    from app.pipeline.route import route  # noqa: PLC0415  # same
+    from app import explain  # noqa: PLC0415  # loads what reads DICOM, only when asked
 
-    folder = Path(args.study)
-    if not folder.is_dir():
-        with _store(config) as store:
-            trace = store.trace(args.study)
-            remotes = _remotes(store, args.study)
-        if trace is None and not remotes:
-            raise StudyError(f"{args.study}: neither a folder nor a study that was routed")
-        if trace is None:  # all that is known of it is what its archive says
-            _print(args, remotes, show.remotes(remotes))
-        else:
-            _print(args, trace, show.trace(trace))
+    path = Path(args.study)
+    if path.exists():
+        traces = explain.of_files(path, config.routes)
+        words = (f"study {each['study']}: {trace(each)}" for each in traces)
+        _print(args, traces, "\n\n".join(words))
         return DONE
-    series = read_series(sorted(path for path in folder.rglob("*") if path.is_file()))
-    for study_uid in sorted({each.study_uid for each in series}):
-        study = [each for each in series if each.study_uid == study_uid]
-        trace = {"routes": [verdict.to_json() for verdict in route(study, config.routes)]}
-        _print(args, trace, f"study {study_uid}\n{show.trace(trace)}")
+    with _store(config) as store:
+        if args.now:
+            told = explain.of_study_now(store, args.study, config.routes)
+        else:
+            told = explain.of_study(store, args.study)
+    _print(args, told, f"study {told['study']}: {trace(told)}")
+    return DONE
+
+
+def _replay(args: argparse.Namespace, config: Config) -> int:
+    from app import replay  # noqa: PLC0415  # loads what reads DICOM, only when asked
+    from app.fetch.remote import remote  # noqa: PLC0415  # same
+    from app.pipeline.rehearse import Rehearsal  # noqa: PLC0415  # same
+
+    days = replay.Days.of(args.since, args.until)
+    rehearsal = Rehearsal(replay.chosen(config, args.route), gone=not args.route)
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError(f"--limit {args.limit}: give a number above 0")
+    if args.source is not None and args.source not in config.archives:
+        there = ", ".join(config.archives)
+        raise ConfigError(f"--source {args.source}: app.yaml has no such archive; it has {there}")
+    began = time.monotonic()
+    if args.source is None:
+        with _store(config) as store:
+            replay.replay_log(store, days, args.limit, rehearsal)
+    else:
+        with (
+            _store_if_there(config) as log,
+            closing(remote(config, args.source, log)) as archive,
+        ):
+            replay.replay_archive(archive, log, days, args.limit, rehearsal)
+    seconds = time.monotonic() - began
+    told = {"since": str(days.first), "seconds": seconds} | rehearsal.to_json()
+    _print(args, told, replay.words(rehearsal, days, seconds))
     return DONE
 
 
@@ -289,5 +338,17 @@ def _store(config: Config) -> Iterator[Store]:
         yield store
 
 
+@contextmanager
+def _store_if_there(config: Config) -> Iterator[Store | None]:
+    if not (config.data / "node.db").exists():
+        yield None
+        return
+    with _store(config) as store:
+        yield store
+
+
 def _print(args: argparse.Namespace, value: Any, words: str) -> None:
-    print(json.dumps(value, default=str, indent=1) if args.json else words)
+    try:
+        print(json.dumps(value, default=str, indent=1) if args.json else words, flush=True)
+    except BrokenPipeError:  # `| head` has read enough; nothing may be flushed at the end either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from app.store.jobs import DoorEvent, Job, JobEvent, StudyRow
+from app.trace_words import trace
 
 
 def jobs(rows: Iterable[Job], replaced: Mapping[str, Sequence[str]]) -> str:
@@ -73,54 +74,6 @@ def _remote_line(row: Mapping[str, Any]) -> str:
         f"{_time(row['changed_at'])}  {row['state']:8}  {number:>7}  {row['source']:12}  "
         f"{row['study_uid']}  {row['reason']}"
     ).rstrip()
-
-
-def trace(routed: Mapping[str, Any] | None) -> str:
-    """Return the decision trace of a study: every route, role, series and condition."""
-    if routed is None:
-        return "not routed yet"
-    lines = [f"complete: {routed['signal']}"] if "signal" in routed else []
-    for verdict in routed["routes"]:
-        lines += _verdict_lines(verdict)
-    return "\n".join(lines)
-
-
-def _verdict_lines(verdict: Mapping[str, Any]) -> list[str]:
-    word = "TAKEN" if verdict["taken"] else "not taken"
-    mode = "" if verdict["mode"] == "live" else f" ({verdict['mode']})"
-    lines = [f"route {verdict['route']} → {verdict['model']}{mode}: {word}, {verdict['reason']}"]
-    lines += [f"  study {_check_line(check)}" for check in verdict["study"]]
-    lines += [
-        f"  series {each['series_uid']} is never an input: {each['guard']}"
-        for each in verdict["candidates"]
-        if each["guard"] and each["role"] == next(iter(verdict["roles"]))
-    ]
-    for role, told in verdict["roles"].items():
-        lines.append(f"  {role}: {told}")
-        chosen = {pick[role] for pick in verdict["picks"]}
-        for candidate in verdict["candidates"]:
-            if candidate["role"] == role and not candidate["guard"]:
-                lines += _candidate_lines(candidate, chosen)
-        lines += [
-            f"    {_check_line(each)}" for each in verdict["relations"] if each["role"] == role
-        ]
-    return lines
-
-
-def _candidate_lines(candidate: Mapping[str, Any], chosen: set[str]) -> list[str]:
-    uid = candidate["series_uid"]
-    fits = "is taken" if uid in chosen else "fits" if candidate["fits"] else "does not fit"
-    lines = [f"    {uid} {fits}"]
-    several = any(check["alternative"] for check in candidate["checks"])
-    lines += [
-        f"      {_check_line(check)}" + (f" (list {check['alternative'] + 1})" if several else "")
-        for check in candidate["checks"]
-    ]
-    return lines + [f"      ✗ {gate['code']}: {gate['reason']}" for gate in candidate["gates"]]
-
-
-def _check_line(check: Mapping[str, Any]) -> str:
-    return f"{'✓' if check['holds'] else '✗'} {check['condition']}, found {check['found']}"
 
 
 def story(told: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from app.pipeline.work import StudyWork
 from app.runner import StageRunner, now
 from app.store.jobs import State, StudyState
 from app.store.store import Store
+from app.trace_words import trace
 from tests.large_log import Shape, make, uid
 from tests.log_rows import instance
 from tests.node import SETTINGS, Node
@@ -95,7 +96,7 @@ class Bench:
             measure("jobs", self._jobs),
             measure("jobs --state failed", lambda: store.jobs(State.FAILED, limit=50)),
             measure("studies", lambda: show.studies(store.studies())),
-            measure("explain STUDY", lambda: show.trace(store.trace(TWENTY))),
+            measure("explain STUDY", lambda: trace(store.trace(TWENTY))),
             measure("show STUDY", lambda: self._show(TWENTY)),
             measure("show JOB", lambda: store.job(store.jobs(limit=1)[0].id[:6])),
             measure("the assembler's tick", self._tick),

@@ -28,6 +28,7 @@ from app.installed import ZOO
 from app.models import ModelCard, load_card
 from app.store.jobs import Job, State
 from app.store.store import Store
+from app.trace_words import trace
 from tests.node import ROOT, running
 from tests.peers import Orthanc
 from tests.phantoms.dicom import StudyFiles, write_study
@@ -82,7 +83,7 @@ def _run(args: argparse.Namespace, stack: ExitStack) -> None:
     _say("4. On its way")
     job = _follow(store, study)
     _say("5. Why each route took it or not")
-    print(show.trace(store.trace(study.study_uid)))
+    print(trace(store.trace(study.study_uid)))
     _say("6. What happened to the job")
     print("\n".join(show.job_lines(store.events(job.id))))
     _say("7. What the archive holds")

@@ -58,6 +58,11 @@ def series(web: Web, study_uid: str) -> list[dict[str, tuple[Scalar, ...]]]:
     return [_attributes(item) for page in pages for item in page]
 
 
+def answers(web: Web) -> None:
+    """Ask for one study: an error tells why the archive is of no use."""
+    _ask(web, "studies", {"limit": "1"})
+
+
 def _count_series(web: Web, study_uid: str) -> int:
     """Count objects series by series, and one by one where the archive does not even say that."""
     asked = {"includefield": SERIES_COUNT}

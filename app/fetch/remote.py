@@ -10,8 +10,11 @@ from app.pipeline.access import connect
 from app.store.store import Store
 
 
-def remote(config: Config, name: str, store: Store) -> Remote:
-    """Return the archive of that name as one that can be asked; nothing is sent yet."""
+def remote(config: Config, name: str, store: Store | None) -> Remote:
+    """Return the archive of that name as one that can be asked; nothing is sent yet.
+
+    The store sees what C-MOVE brings; who only asks needs none.
+    """
     match config.archives[name]:
         case DicomwebArchive() as archive:
             return DicomwebRemote(connect(Web, name, archive))
@@ -20,7 +23,9 @@ def remote(config: Config, name: str, store: Store) -> Remote:
                 name,
                 archive,
                 destination=config.door.ae_title,
-                held=lambda study_uid: {row.sop_uid for row in store.instances(study_uid)},
+                held=lambda study_uid: {
+                    row.sop_uid for row in (store.instances(study_uid) if store else ())
+                },
             )
         case archive:
             raise ConfigError(f"archives.{name}: a {archive.kind} archive cannot be asked")

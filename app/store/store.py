@@ -13,13 +13,14 @@ from app.store.engine import Database
 from app.store.history import History
 from app.store.intake import Intake
 from app.store.ledger import Ledger
+from app.store.past import Past
 from app.store.remotes import Remotes
 from app.store.series import SeriesLog
 
 BUSY_TIMEOUT_S = 5.0
 
 
-class Store(Intake, SeriesLog, Ledger, Remotes, History):
+class Store(Intake, SeriesLog, Ledger, Remotes, History, Past):
     """The job log: every method is one transaction, every change of state has its line.
 
     May be used by many threads at once, and by many processes on one file.

@@ -11,7 +11,6 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import show
 from app.config_routes import STUDY_FACTS, AcquiredWithin, Gates, Preference, Route, SameAs
 from app.dicom.facts import FACTS
 from app.dicom.series import Series
@@ -19,6 +18,7 @@ from app.pipeline.conditions import agree, holds, values_of
 from app.pipeline.gates import refusals
 from app.pipeline.loop_guard import guarded
 from app.pipeline.route import Verdict, may_fit, route, several_patients
+from app.trace_words import trace
 
 TAGS = ("Modality", "SeriesDescription", "KVP", "ImageType", "FrameOfReferenceUID")
 MORE_TAGS = ("PhotometricInterpretation", "NumberOfFrames", "SliceThickness")
@@ -124,7 +124,7 @@ def check_told(verdict: Verdict, rule: Route, study: list[Series]) -> None:
     assert len(verdict.candidates) == len(study) * len(rule.inputs)
     for candidate in verdict.candidates:
         assert candidate.fits or candidate.guard or candidate.gates or candidate.checks
-    assert show.trace({"routes": [json.loads(json.dumps(verdict.to_json()))]})
+    assert trace({"routes": [json.loads(json.dumps(verdict.to_json()))]})
 
 
 @settings(max_examples=300, deadline=None)

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from app import show
 from app.config_routes import Preference, Route
 from app.dicom.series import Series
 from app.pipeline.loop_guard import NOT_IMAGES
 from app.pipeline.ranking import ranked, why_preferred
 from app.pipeline.roles import MAX_STEPS
 from app.pipeline.route import Verdict, may_fit, route, several_patients
+from app.trace_words import trace
 from tests.unit.built import routes, series
 
 
@@ -296,31 +296,23 @@ def test_the_trace_tells_every_step_in_words() -> None:
         series("2.25.4", "SEG", own="yes"),
     ]
     found = verdict(study, text)
-    printed = show.trace({"signal": "released", "routes": [found.to_json()]})
+    printed = trace({"signal": "released", "routes": [found.to_json()]})
     assert printed.splitlines() == [
+        "1 of 1 routes take it: pet-ct",
         "complete: released",
-        f"route pet-ct → m (shadow): TAKEN, {found.reason}",
-        "  study ✓ series at least 2, found 4",
-        "  series 2.25.4 is never an input: made by this program",
+        "",
+        "TAKEN, shadow: route pet-ct → model m",
         "  CT: series …2.25.1, the only one that fits",
-        "    2.25.1 is taken",
-        "      ✓ Modality equals CT, found CT (list 1)",
-        "      ✗ KVP equals 7, found 1 (list 2)",
-        "    2.25.2 does not fit",
-        "      ✓ Modality equals CT, found CT (list 1)",
-        "      ✗ KVP equals 7, found 1 (list 2)",
-        f"      ✗ tilt: {found.candidates[1].gates[0].reason}",
-        "    2.25.3 does not fit",
-        "      ✗ Modality equals CT, found PT (list 1)",
-        "      ✗ KVP equals 7, found 1 (list 2)",
+        "    ● taken …2.25.1",
+        f"    ✗ stopped …2.25.2: tilt: {found.candidates[1].gates[0].reason}",
+        "    ✗ …2.25.3: list 1: Modality equals CT, found PT; list 2: KVP equals 7, found 1",
         "  PET: series …2.25.3, the only one that fits",
-        "    2.25.1 does not fit",
-        "      ✗ Modality equals PT, found CT",
-        "    2.25.2 does not fit",
-        "      ✗ Modality equals PT, found CT",
-        "    2.25.3 is taken",
-        "      ✓ Modality equals PT, found PT",
-        "    ✓ KVP same as CT, found 1 in series …2.25.3 and 1 in series …2.25.1",
+        "    ● taken …2.25.3",
+        "    ✗ …2.25.1, …2.25.2: Modality equals PT, found CT",
+        "    ✓ pair: KVP same as CT, found 1 in series …2.25.3 and 1 in series …2.25.1",
+        "",
+        "never an input, whatever the route:",
+        "    – …2.25.4: made by this program",
     ]
 
 
