@@ -5,6 +5,7 @@ the disk is waited for. Not covered: the network (tests/sockets), power cuts and
 (tests/faults).
 """
 
+import hashlib
 import os
 import stat
 import threading
@@ -20,7 +21,7 @@ from app.config_door import Limits
 from app.dicom.dimse import Status
 from app.door.commit import Committer
 from app.door.intake import GIGABYTE, LOOK_S, Intake
-from app.door.partial import BLOCK, Blocks, Partial
+from app.door.partial import ALIGNED, BLOCK, Blocks, Partial
 from app.door.refusals import MOST, WINDOW_S, Refusals
 from app.errors import OutOfResources, StoreError
 from app.pipeline.receive import prepare, read_spooled
@@ -86,6 +87,25 @@ def test_pieces_become_one_file(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert bring(intake, made, piece) == (Status.SUCCESS, False)
     assert left(data) == [path]
+
+
+@pytest.mark.parametrize("head", [0, 300])
+@pytest.mark.parametrize(
+    "size", [0, 1, ALIGNED - 1, ALIGNED, ALIGNED + 1, BLOCK, BLOCK + 1, 2 * BLOCK + ALIGNED]
+)
+def test_a_file_ends_where_its_bytes_end(tmp_path: Path, size: int, head: int) -> None:
+    """Whole pages are written past the cache and the rest through it; the head is not digested."""
+    content = bytes(range(251)) * (size // 251 + 1)
+    partial = Partial(tmp_path / "x.dcm", Blocks())
+    partial.begin(b"h" * head)
+    partial.append(content[:size])
+    partial.complete()
+    partial.sync()
+    partial.rename(tmp_path / "x.dcm")
+    assert (tmp_path / "x.dcm").read_bytes() == b"h" * head + content[:size]
+    assert partial.sha256() == hashlib.sha256(content[:size]).hexdigest()
+    assert partial.size == head + size
+    partial.close()
 
 
 def test_memory_is_used_again_and_shows_nothing_of_the_last_object(
