@@ -330,7 +330,7 @@ def test_a_rule_finds_what_breaks_it(check: Check, path: str, source: str) -> No
         (wrong_imports, "app/dicom/a.py", "from app.dicom.series import Series"),
         (wrong_imports, "app/dicom/a.py", "from app.errors import NodeError"),
         (wrong_imports, "app/dicom/a.py", "import store"),
-        (wrong_imports, "app/door/a.py", "from app.pipeline.receive import Kept"),
+        (wrong_imports, "app/door/a.py", "from app.pipeline.receive import Arrived"),
         (wrong_imports, "app/node.py", "from app.graph import run"),
         (libraries_out_of_place, "app/models/runners/a.py", "import torch"),
         (decisions_in_compute, "operators/a.py", "def f():\n    if x: pass"),

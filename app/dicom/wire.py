@@ -16,6 +16,7 @@ ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT 
 
 HEADER = struct.Struct(">BxL")
 PDV_HEADER = struct.Struct(">LBB")
+TIMEVAL = struct.Struct("@ll")
 RELEASE_ANSWER = HEADER.pack(RELEASE_RP, 4) + bytes(4)
 
 MAX_REQUEST = 64 * 1024
@@ -120,7 +121,7 @@ class Wire:
             self._wait_at_most(by - time.monotonic(), words)
             try:
                 read = self._connection.recv_into(self._content[self._end : at_most])
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 continue
             except (OSError, ValueError) as error:  # ValueError: closed while TLS began
                 raise ConnectionLost from error
@@ -134,20 +135,25 @@ class Wire:
     def _wait_at_most(self, left: float, words: str) -> None:
         if left <= 0:
             raise PeerFault(f"{words} too long")
-        timeout = min(POLL_S, left)
-        if timeout != self._timeout:  # each change is a system call
-            self._connection.settimeout(timeout)
-            self._timeout = timeout
+        self._wait_for(min(POLL_S, left))
+
+    def _wait_for(self, seconds: float) -> None:
+        """Set how long one call may wait; each change is a system call."""
+        if seconds != self._timeout:
+            set_timeout(self._connection, seconds)
+            self._timeout = seconds
 
     # -- onto it -----------------------------------------------------------------------------
 
     def send(self, content: bytes) -> None:
         """Send bytes; a peer that does not read them is gone."""
-        if self._timeout != self._send_s:
-            self._connection.settimeout(self._send_s)
-            self._timeout = self._send_s
+        self._wait_for(self._send_s)
+        by, rest = time.monotonic() + self._send_s, memoryview(content)
         try:
-            self._connection.sendall(content)
+            while rest:
+                if time.monotonic() > by:
+                    raise ConnectionLost
+                rest = rest[self._connection.send(rest) :]
         except OSError as error:
             raise ConnectionLost from error
 
@@ -179,6 +185,17 @@ class Wire:
                 if not read:
                     break
                 left -= read
+
+
+def set_timeout(connection: socket.socket, seconds: float) -> None:
+    """Let the kernel watch the time: Python's own timeouts ask it before each call (poll)."""
+    if isinstance(connection, ssl.SSLSocket):  # which goes on waiting when the kernel gives up
+        connection.settimeout(seconds)
+        return
+    connection.settimeout(None)
+    whole, part = divmod(max(1, int(seconds * 1_000_000)), 1_000_000)  # 0 would be for ever
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        connection.setsockopt(socket.SOL_SOCKET, option, TIMEVAL.pack(whole, part))
 
 
 def pieces_of(context_id: int, content: bytes, control: int, size: int) -> list[bytes]:

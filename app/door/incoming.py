@@ -1,6 +1,5 @@
 """One object on its way in: its bytes to a file without a name, then a verdict."""
 
-import hashlib
 import logging
 import time
 from dataclasses import dataclass
@@ -70,7 +69,6 @@ class Incoming:
         self._study_uid = study_uid
         self._limit = int(intake.limits.object_gb * GIGABYTE)
         self._deadline = time.monotonic() + intake.limits.object_s
-        self._digest = hashlib.sha256()
         self._size = 0
         self._head = 0
         self._partial = Partial(intake.data / file, intake.blocks)
@@ -101,7 +99,6 @@ class Incoming:
             self._fail(Status.OUT_OF_RESOURCES, "it took too long to come in")
         else:
             try:
-                self._digest.update(chunk)
                 self._partial.append(chunk)
             except (OSError, MemoryError) as error:
                 self._fail(Status.OUT_OF_RESOURCES, f"it could not be written ({_why(error)})")
@@ -140,7 +137,7 @@ class Incoming:
         elif all(map(is_uid, self._claimed)):
             # what the header says is what was claimed: an object that differs is not kept
             sop_class, sop_uid = self._claimed
-            self._partial.append(header(sop_class, sop_uid, self._syntax))
+            self._partial.begin(header(sop_class, sop_uid, self._syntax))
             self._head = self._partial.size
 
     def _fail(self, status: Status, reason: str) -> None:
@@ -163,7 +160,7 @@ class Incoming:
         arrived = Arrived(
             identifiers=uids,
             transfer_syntax=self._syntax,
-            sha256=self._digest.hexdigest(),
+            sha256=self._partial.sha256(),
             size=self._size,
         )
         return self._intake.settle(self, arrived)

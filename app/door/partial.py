@@ -1,10 +1,12 @@
 """Bytes on their way into a file: a block in memory, what exceeds it in a file without a name.
 
 Written past the page cache where the file system can (O_DIRECT): copying half a megabyte into
-fresh pages costs more than writing it, and a receiver does not read what it has just written.
+fresh pages costs more than writing it, and a receiver does not read what it has just written. The
+last bytes, which do not fill a page, go through it: cutting a padded file would read them back.
 """
 
 import fcntl
+import hashlib
 import mmap
 import os
 from contextlib import suppress
@@ -41,16 +43,23 @@ class Blocks:
 
 
 class Partial:
-    """What becomes one file; used by one thread."""
+    """What becomes one file, a head of ours and a data set; used by one thread."""
 
     def __init__(self, path: Path, blocks: Blocks) -> None:
         self._path = path.with_name(path.name + PARTIAL)
         self._blocks = blocks
         self._block: mmap.mmap | None = blocks.take()
+        self._digest = hashlib.sha256()
         self._used = 0
+        self._digested = 0  # of what is in the block
         self._written = 0
         self._fd = -1
         self._stays = False
+
+    def begin(self, head: bytes) -> None:
+        """Write what is no part of the data set, before all else."""
+        self.append(head)
+        self._digested = self._used
 
     def append(self, piece: bytes | memoryview) -> None:
         """Add bytes."""
@@ -69,6 +78,11 @@ class Partial:
         """How many bytes it has."""
         return self._written + self._used
 
+    def sha256(self) -> str:
+        """Return the digest of the data set."""
+        self._digest_block()
+        return self._digest.hexdigest()
+
     def content(self) -> mmap.mmap:
         """Return all bytes, and in the case of a short object any others after them."""
         assert self._block is not None  # noqa: S101  # for the type checker
@@ -82,12 +96,13 @@ class Partial:
     def complete(self) -> None:
         """Put into the file what is still in memory; nothing may be added afterwards."""
         if self._used or self._fd < 0:
-            size, padded = self.size, -(-self._used // ALIGNED) * ALIGNED
             assert self._block is not None  # noqa: S101  # for the type checker
-            self._block[self._used : padded] = bytes(padded - self._used)
-            self._flush(padded)
-            os.ftruncate(self._fd, size)
-            self._written = size
+            whole = self._used // ALIGNED * ALIGNED
+            rest = self._block[whole : self._used]
+            self._flush(whole)
+            _use_page_cache(self._fd)
+            _write(self._fd, memoryview(rest))
+            self._written += len(rest)
 
     def sync(self) -> None:
         """Put the bytes, all of which must be in the file, on stable storage."""
@@ -124,9 +139,16 @@ class Partial:
         if self._fd < 0:
             self._fd = _create(self._path)
         assert self._block is not None  # noqa: S101  # for the type checker
+        self._digest_block()
         _write(self._fd, memoryview(self._block)[:length])
-        self._written += self._used
-        self._used = 0
+        self._written += length
+        self._used = self._digested = 0
+
+    def _digest_block(self) -> None:
+        """Digest a block at once: each call of its own is a hand-over to another thread."""
+        assert self._block is not None  # noqa: S101  # for the type checker
+        self._digest.update(memoryview(self._block)[self._digested : self._used])
+        self._digested = self._used
 
 
 def _create(path: Path) -> int:
@@ -147,7 +169,10 @@ def _write(fd: int, rest: memoryview) -> None:
         try:
             rest = rest[os.write(fd, rest) :]
         except OSError as error:
-            flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-            if error.errno != EINVAL or not flags & os.O_DIRECT:
+            if error.errno != EINVAL or not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
                 raise
-            fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)  # aligned more coarsely there
+            _use_page_cache(fd)  # aligned more coarsely there
+
+
+def _use_page_cache(fd: int) -> None:
+    fcntl.fcntl(fd, fcntl.F_SETFL, 0)  # takes O_DIRECT away; how it was opened stays

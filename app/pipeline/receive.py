@@ -1,4 +1,4 @@
-"""Bytes → spool: an object is kept exactly as it was sent, in a file that survives a power cut."""
+"""Bytes → spool: what arrived, where it is put, and what a start finds there."""
 
 import hashlib
 import time
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from app.dicom.encoded import Identifiers, read_identifiers
-from app.dicom.part10 import dataset_sha256, header, read_part10
-from app.files import PARTIAL, durable, make_folder, sync_folder
+from app.dicom.encoded import Identifiers
+from app.dicom.part10 import dataset_sha256, read_part10
+from app.files import PARTIAL, make_folder, sync_folder
 
 SPOOL, QUARANTINE = "spool", "quarantine"
 FOLDERS = 256
@@ -22,38 +22,6 @@ class Arrived:
     transfer_syntax: str
     sha256: str
     size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """An object in its file."""
-
-    file: str
-    """Path relative to the data folder."""
-    sha256: str
-    size: int
-
-
-def examine(dataset: bytes, transfer_syntax: str) -> Arrived:
-    """Say what arrived, decoding nothing; a data set that is not whole is refused."""
-    return Arrived(
-        identifiers=read_identifiers(dataset, transfer_syntax),
-        transfer_syntax=transfer_syntax,
-        sha256=hashlib.sha256(dataset).hexdigest(),
-        size=len(dataset),
-    )
-
-
-def keep(data_folder: Path, dataset: bytes, arrived: Arrived, file: str | None = None) -> Kept:
-    """Write the data set as a Part 10 file; when this returns, it is on stable storage."""
-    file = file or spool_name()
-    path = data_folder / file
-    make_folder(path.parent)
-    with durable(path) as stream:
-        uids = arrived.identifiers
-        stream.write(header(uids.sop_class_uid, uids.sop_uid, arrived.transfer_syntax))
-        stream.write(dataset)
-    return Kept(file=file, sha256=arrived.sha256, size=arrived.size)
 
 
 def spool_name() -> str:
@@ -98,7 +66,7 @@ def prepare(data_folder: Path) -> None:
 
 
 def read_spooled(data_folder: Path, file: str) -> Arrived:
-    """Say of a spooled file what `examine` said of its data set; a broken file is refused."""
+    """Say of a spooled file what was said when it came in; a broken file is refused."""
     found = read_part10(data_folder / file)
     return Arrived(
         identifiers=found.identifiers,

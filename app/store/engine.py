@@ -31,6 +31,10 @@ SETTINGS = (
     "PRAGMA foreign_keys = ON",  # off by default, for each connection
 )
 
+# IMMEDIATE: a transaction that reads first and then writes fails at once when another one wrote in
+# between; the busy timeout does not apply to it
+BEGIN_WRITING = "BEGIN IMMEDIATE"
+
 
 class Database:
     """One SQLite file, with one connection that writes and a few that can only read."""
@@ -41,7 +45,7 @@ class Database:
         # One writer a process: its threads queue in the pool, which is fair and costs nothing;
         # only other processes are waited for by polling the file's lock.
         self._writer = _engine(path, timeout_s, pool_size=1, max_overflow=0)
-        self._settings(self._writer, SETTINGS, "BEGIN IMMEDIATE")
+        self._settings(self._writer, SETTINGS, BEGIN_WRITING)
         self._reader = _engine(path, timeout_s, pool_size=2, max_overflow=8)
         self._settings(self._reader, ("PRAGMA query_only = ON",), "BEGIN")
 
@@ -56,6 +60,19 @@ class Database:
         """Hold the one transaction that may write; it is kept whole or not at all."""
         with self._meaning(), self._writer.begin() as connection:
             yield connection
+
+    @contextmanager
+    def adding(self) -> Iterator[dbapi2.Cursor]:
+        """Hold the same transaction by a cursor of the driver; quicker than `writing`."""
+        with self._meaning():
+            connection = self._writer.raw_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute(BEGIN_WRITING)
+                yield cursor
+                connection.commit()
+            finally:
+                connection.close()  # what is not committed is rolled back
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -83,8 +100,6 @@ class Database:
 
         @event.listens_for(engine, "begin")
         def start(connection: Connection) -> None:
-            # IMMEDIATE: a transaction that reads first and then writes fails at once when
-            # another one wrote in between; the busy timeout does not apply to it
             connection.exec_driver_sql(begin)
 
     @contextmanager

@@ -1,7 +1,6 @@
 """What people and pages read; nothing here can change the log."""
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
@@ -107,11 +106,3 @@ class History(Section):
         with self._database.reading() as connection:
             found = {row.state: row.jobs for row in connection.execute(query)}
         return {state: found.get(state, 0) for state in State}
-
-    def next_due(self, now: datetime) -> datetime | None:
-        """Return when a job can next be claimed: `now` at the earliest, None when none is left."""
-        query = select(func.min(Jobs.due_at, type_=Jobs.due_at.type))
-        with self._database.reading() as connection:
-            claimable = Jobs.state.in_([State.QUEUED, State.WAITING])
-            due = connection.execute(query.where(claimable)).scalar_one()
-        return due and max(due, now)

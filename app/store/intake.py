@@ -46,8 +46,8 @@ class Intake(Section):
 
     def add_instances(self, rows: Sequence[InstanceRow], now: datetime) -> list[bool]:
         """Keep several objects in one transaction; say of each what `add_instance` says."""
-        with self._database.writing() as connection:
-            return arrivals.add(connection.connection.cursor(), rows, now)
+        with self._database.adding() as cursor:
+            return arrivals.add(cursor, rows, now)
 
     def files(self) -> set[str]:
         """Return the file of every received object."""

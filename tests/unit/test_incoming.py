@@ -1,36 +1,43 @@
 """Objects on their way in, piece by piece, with real files and a real job log.
 
-Covered: what is kept, held, refused or dropped, its limits, many threads at once, and how often
-the disk is waited for. Not covered: the network (tests/sockets), power cuts and kills
-(tests/faults).
+Covered: what is kept, held, refused or dropped, its limits, and many threads at once. Not
+covered: how often the disk is waited for (test_commit.py), the network (tests/sockets), power
+cuts and kills (tests/faults).
 """
 
+import hashlib
 import os
 import stat
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import pydicom
 import pytest
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+)
 
 from app.config_door import Limits
 from app.dicom.dimse import Status
-from app.door.commit import Committer
 from app.door.intake import GIGABYTE, LOOK_S, Intake
-from app.door.partial import BLOCK, Blocks, Partial
+from app.door.partial import BLOCK
 from app.door.refusals import MOST, WINDOW_S, Refusals
-from app.errors import OutOfResources, StoreError
 from app.pipeline.receive import prepare, read_spooled
-from app.store.jobs import InstanceRow
 from app.store.store import Store
-from tests.log_rows import instance
 from tests.sockets.scu import Made, image, images, new_study
 from tests.waiting import wait_until
 
 FREE = Limits(free_gb=0)
+SYNTAXES = [
+    *(ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian),
+    JPEG2000Lossless,
+]
 
 
 @pytest.fixture
@@ -86,6 +93,47 @@ def test_pieces_become_one_file(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert bring(intake, made, piece) == (Status.SUCCESS, False)
     assert left(data) == [path]
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_a_kept_object_is_a_file_with_the_bytes_as_they_came(
+    intake: Intake, data: Path, store: Store, syntax: str
+) -> None:
+    """The header is ours, what follows is theirs; every reader finds both, and so does a start."""
+    made = image(new_study(), syntax)
+    assert bring(intake, made) == (Status.SUCCESS, True)
+    [row] = store.instances(made.study_uid)
+    content = (data / row.file).read_bytes()
+    assert content[:132] == bytes(128) + b"DICM"
+    assert content.endswith(made.dataset)
+    assert row.sha256 == hashlib.sha256(made.dataset).hexdigest()
+    ds = pydicom.dcmread(data / row.file)
+    assert ds.file_meta.TransferSyntaxUID == row.transfer_syntax == syntax
+    assert ds.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID == made.sop_uid
+    assert ds.file_meta.MediaStorageSOPClassUID == ds.SOPClassUID == made.sop_class
+    again = read_spooled(data, row.file)
+    assert (again.identifiers.sop_uid, again.identifiers.series_uid) == (
+        row.sop_uid,
+        row.series_uid,
+    )
+    assert (again.transfer_syntax, again.sha256, again.size) == (syntax, row.sha256, row.size)
+
+
+def test_names_of_kept_files_have_nothing_of_the_sender(
+    intake: Intake, data: Path, store: Store
+) -> None:
+    """They are random, each in the folder of its first two letters."""
+    study = new_study()
+    for made in images(study, 2):
+        assert bring(intake, made) == (Status.SUCCESS, True)
+    first, second = (row.file for row in store.instances(study))
+    assert first != second
+    for file in (first, second):
+        spool, folder, name = file.split("/")
+        assert (spool, folder) == ("spool", name[:2])
+        assert set(name.removesuffix(".dcm")) <= set("0123456789abcdef")
+        assert "2.25" not in file
+        assert (data / file).is_file()
 
 
 def test_memory_is_used_again_and_shows_nothing_of_the_last_object(
@@ -265,81 +313,6 @@ def test_a_log_that_takes_nothing_is_no_success(intake: Intake, data: Path, stor
     answers = at_once(intake, images(study, 16))
     assert {status for status, _ in answers} == {Status.OUR_FAULT}
     assert left(data) == []
-
-
-class Slow:
-    """Takes rows only when it is told to."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.batches: list[list[InstanceRow]] = []
-        self.go = threading.Event()
-        self._error = error
-
-    def __call__(self, rows: Sequence[InstanceRow]) -> list[bool]:
-        """Note the rows and wait."""
-        self.batches.append([*rows])
-        assert self.go.wait(30)
-        if self._error:
-            raise self._error
-        return [row.sop_uid != "1.2.known" for row in rows]
-
-
-def pairs(data: Path, number: int) -> list[tuple[InstanceRow, Partial]]:
-    """Return rows with their files, which have no names yet."""
-    made, blocks = [], Blocks()
-    for name in ("known", *range(number - 1)):
-        row = instance(f"1.2.{name}")
-        partial = Partial(data / row.file, blocks)
-        partial.append(b"content")
-        partial.complete()
-        made.append((row, partial))
-    return made
-
-
-def queued(committer: Committer, rows: int) -> Callable[[], bool]:
-    """Return whether so many rows wait for their turn."""
-    return lambda: len(committer._queue) == rows
-
-
-def test_rows_that_end_together_share_a_transaction(data: Path) -> None:
-    """One waits for the disk, nine queue up, and are written at once; each gets its own answer."""
-    slow, rows = Slow(), pairs(data, 10)
-    committer = Committer(data, slow)
-    with ThreadPoolExecutor(10) as pool:
-        first = pool.submit(committer.add, *rows[1])
-        wait_until(lambda: slow.batches)
-        others = [pool.submit(committer.add, *row) for row in (rows[0], *rows[2:])]
-        wait_until(queued(committer, 9))
-        slow.go.set()
-        assert first.result()
-        assert [each.result() for each in others] == [False] + [True] * 8
-    assert [len(batch) for batch in slow.batches] == [1, 9]
-    assert all((data / row.file).read_bytes() == b"content" for row, _ in rows)
-    for _, partial in rows:
-        partial.close()
-    assert left(data) == []
-
-
-@pytest.mark.parametrize("error", [OutOfResources("busy"), StoreError("damaged"), OSError("EIO")])
-def test_a_transaction_that_fails_fails_for_all_who_share_it(data: Path, error: Exception) -> None:
-    """And for nobody else."""
-    slow, rows = Slow(error), pairs(data, 5)
-    committer = Committer(data, slow)
-    with ThreadPoolExecutor(5) as pool:
-        sent = [pool.submit(committer.add, *row) for row in rows]
-        wait_until(lambda: sum(map(len, slow.batches)) + len(committer._queue) == 5)
-        slow.go.set()
-        assert [type(each.exception()) for each in sent] == [type(error)] * 5
-    slow._error = None
-    for _, partial in rows:
-        partial.close()
-    assert left(data) == []
-    (_, unused), (row, partial) = pairs(data, 2)
-    assert committer.add(row, partial)
-    partial.settle()
-    for each in (unused, partial):
-        each.close()
-    assert left(data) == [data / row.file]
 
 
 # -- refusals ------------------------------------------------------------------------------------

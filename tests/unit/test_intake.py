@@ -4,6 +4,7 @@ Covered: every state in which a process may have died between file and row. Not 
 that come in while the door runs (tests/sockets/test_door.py).
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
+from app.dicom.part10 import header
 from app.door.intake import Intake
-from app.pipeline.receive import Kept, examine, keep, prepare, put_aside
+from app.pipeline.receive import prepare, put_aside, spool_name
 from app.store.store import Store
 from tests.sockets.scu import Made, image, new_study
 
@@ -33,9 +35,12 @@ def store(data: Path) -> Iterator[Store]:
     store.close()
 
 
-def leave(data: Path, made: Made) -> Kept:
-    """Leave a file without a row, as a killed process does."""
-    return keep(data, made.dataset, examine(made.dataset, made.syntax))
+def leave(data: Path, made: Made) -> str:
+    """Leave a file without a row, as a killed process does; return its path in the data folder."""
+    file = spool_name()
+    head = header(made.sop_class, made.sop_uid, made.syntax)
+    (data / file).write_bytes(head + made.dataset)
+    return file
 
 
 def take(data: Path, store: Store, made: Made) -> Path:
@@ -53,10 +58,11 @@ def take(data: Path, store: Store, made: Made) -> Path:
 def test_a_file_without_a_row_gets_one(data: Path, store: Store) -> None:
     """With all that the row would have said."""
     made = image(new_study())
-    kept = leave(data, made)
+    file = leave(data, made)
     assert Intake(data, store).adopt_orphans() == 1
     [row] = store.instances(made.study_uid)
-    assert (row.file, row.sha256, row.size) == (kept.file, kept.sha256, kept.size)
+    assert (row.file, row.size) == (file, len(made.dataset))
+    assert row.sha256 == hashlib.sha256(made.dataset).hexdigest()
     assert (row.sop_uid, row.transfer_syntax) == (made.sop_uid, ExplicitVRLittleEndian)
     assert Intake(data, store).adopt_orphans() == 0
 
@@ -65,10 +71,10 @@ def test_a_second_copy_without_a_row_is_removed(data: Path, store: Store) -> Non
     """The answer of the first was lost, and the sender came again."""
     made = image(new_study())
     held = take(data, store, made)
-    kept = leave(data, made)
+    file = leave(data, made)
     assert Intake(data, store).adopt_orphans() == 0
     assert held.exists()
-    assert not (data / kept.file).exists()
+    assert not (data / file).exists()
 
 
 def test_a_copy_takes_the_place_of_a_lost_file(data: Path, store: Store) -> None:
@@ -87,10 +93,10 @@ def test_other_content_without_a_row_is_put_aside(data: Path, store: Store) -> N
     made = image(new_study())
     held = take(data, store, made)
     other = replace(made, dataset=made.dataset[:-1] + b"!")
-    kept = leave(data, other)
+    file = leave(data, other)
     assert Intake(data, store).adopt_orphans() == 0
     assert held.read_bytes().endswith(made.dataset)
-    assert not (data / kept.file).exists()
+    assert not (data / file).exists()
     [aside] = (data / "quarantine").iterdir()
     assert aside.read_bytes().endswith(other.dataset)
     [alarm] = [e for e in store.study_events(made.study_uid) if e.event == "quarantined"]
@@ -111,7 +117,7 @@ def test_a_file_without_a_row_is_found_however_old_it_is(data: Path, store: Stor
     """A clock that was set back, or a start that was cut short, hides nothing."""
     old = image(new_study())
     assert Intake(data, store).adopt_orphans() == 0
-    os.utime(data / leave(data, old).file, (0, 0))
+    os.utime(data / leave(data, old), (0, 0))
     assert Intake(data, store).adopt_orphans() == 1
     assert store.find_instance(old.sop_uid) is not None
 
@@ -119,7 +125,7 @@ def test_a_file_without_a_row_is_found_however_old_it_is(data: Path, store: Stor
 def test_a_file_moved_aside_leaves_nothing_behind(data: Path) -> None:
     """It has one name before and one name after."""
     made = image(new_study())
-    kept = leave(data, made)
-    put_aside(data, kept.file, "quarantine/x.dcm")
-    assert not (data / kept.file).exists()
+    file = leave(data, made)
+    put_aside(data, file, "quarantine/x.dcm")
+    assert not (data / file).exists()
     assert (data / "quarantine" / "x.dcm").read_bytes().endswith(made.dataset)

@@ -1,14 +1,13 @@
-"""From encoded bytes to a file in the spool, without a network.
+"""What bytes say of an object, and the folders where objects lie, without a network.
 
 Covered: what is told about a data set without decoding it, every kind of truncation, hostile
-structure, real files of many makers, and what stands in the file that is kept. Not covered: that
-the file survives a power cut (needs a disk image), and what the door answers (tests/sockets).
+structure, real files of many makers, and what a start removes. Not covered: how an object gets
+into its file (test_incoming.py), and what the door answers (tests/sockets).
 """
 
-import hashlib
-import stat
 import struct
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -25,9 +24,9 @@ from pydicom.uid import (
 )
 
 from app.dicom.encoded import MAX_DEPTH, Identifiers, read_identifiers
-from app.dicom.part10 import dataset_sha256, read_part10
+from app.dicom.part10 import header, read_part10
 from app.errors import UnreadableDicom
-from app.pipeline.receive import examine, keep, prepare, quarantine_name, read_spooled
+from app.pipeline.receive import Arrived, prepare, quarantine_name, spool_name
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 UIDS = Identifiers(sop_class_uid=CT, sop_uid="2.25.1", study_uid="2.25.2", series_uid="2.25.3")
@@ -260,70 +259,31 @@ def test_the_files_of_pydicom_say_what_pydicom_reads() -> None:
     assert all(words in refused[name] for name, words in REFUSED.items())
 
 
-@pytest.mark.parametrize("syntax", SYNTAXES)
-def test_a_kept_object_is_a_file_with_the_bytes_as_they_came(tmp_path: Path, syntax: str) -> None:
-    """The header is ours, what follows is theirs, and every reader finds both."""
-    dataset = b"".join(elements(syntax))
-    arrived = examine(dataset, syntax)
-    kept = keep(tmp_path, dataset, arrived)
-    path = tmp_path / kept.file
-    content = path.read_bytes()
-    assert content[:132] == bytes(128) + b"DICM"
-    assert content.endswith(dataset)
-    assert kept.size == len(dataset)
-    assert kept.sha256 == hashlib.sha256(dataset).hexdigest() == dataset_sha256(path)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    ds = pydicom.dcmread(path)
-    assert ds.file_meta.TransferSyntaxUID == syntax
-    assert ds.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID == "2.25.1"
-    assert ds.file_meta.MediaStorageSOPClassUID == CT
-    assert ds.PixelData == bytes(range(64))
-
-
-def test_a_kept_object_says_the_same_when_it_is_read_again(tmp_path: Path) -> None:
-    """What a row says can be made again from the file."""
-    dataset = encapsulated()
-    arrived = examine(dataset, JPEG2000Lossless)
-    assert read_spooled(tmp_path, keep(tmp_path, dataset, arrived).file) == arrived
-
-
-def test_names_of_kept_files_have_nothing_of_the_sender(tmp_path: Path) -> None:
-    """Two copies have two random names, each in the folder of its first two letters."""
-    dataset = b"".join(elements())
-    first, second = (keep(tmp_path, dataset, examine(dataset, EXPLICIT)) for _ in range(2))
-    assert first.file != second.file
-    for kept in (first, second):
-        spool, folder, name = kept.file.split("/")
-        assert (spool, folder) == ("spool", name[:2])
-        assert set(name.removesuffix(".dcm")) <= set("0123456789abcdef")
-        assert "2.25" not in kept.file
-
-
 def test_other_content_has_one_place_in_quarantine() -> None:
     """Sending it again and again does not fill the disk; yet other content goes elsewhere."""
-    first = examine(b"".join(elements()), EXPLICIT)
-    other = examine(b"".join(elements()[:-1]), EXPLICIT)
-    assert quarantine_name(first) == quarantine_name(first)
-    assert quarantine_name(first) != quarantine_name(other)
+    first = Arrived(identifiers=UIDS, transfer_syntax=EXPLICIT, sha256="0" * 64, size=8)
+    assert quarantine_name(first) == quarantine_name(replace(first))
+    assert quarantine_name(first) != quarantine_name(replace(first, sha256="1" * 64))
+    assert quarantine_name(first) != quarantine_name(replace(first, transfer_syntax=IMPLICIT))
     assert "2.25" not in quarantine_name(first)
 
 
 def test_a_start_removes_what_was_cut_short_and_nothing_else(tmp_path: Path) -> None:
     """Partial files were acknowledged to nobody; whole ones may have been."""
-    dataset = b"".join(elements())
-    kept = keep(tmp_path, dataset, examine(dataset, EXPLICIT))
-    partial = (tmp_path / kept.file).with_name("0" * 32 + ".dcm.part")
-    partial.write_bytes(b"half")
+    prepare(tmp_path)
+    whole = tmp_path / spool_name()
+    partial = whole.with_name("0" * 32 + ".dcm.part")
+    for path in (whole, partial):
+        path.write_bytes(b"any")
     prepare(tmp_path)
     assert not partial.exists()
-    assert (tmp_path / kept.file).exists()
+    assert whole.exists()
     assert len([*(tmp_path / "spool").iterdir()]) == 256
 
 
 def test_a_file_that_is_not_ours_or_not_whole_is_refused(tmp_path: Path) -> None:
     """Empty files, other files and files cut in their header end in our error."""
-    dataset = b"".join(elements())
-    whole = (tmp_path / keep(tmp_path, dataset, examine(dataset, EXPLICIT)).file).read_bytes()
+    whole = header(CT, "2.25.1", EXPLICIT) + b"".join(elements())
     path = tmp_path / "x.dcm"
     for content in (b"", b"text", bytes(200), *(whole[:cut] for cut in range(1, 400, 3))):
         path.write_bytes(content)

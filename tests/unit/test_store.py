@@ -16,7 +16,7 @@ from sqlalchemy.exc import StatementError
 from app.errors import StoreError
 from app.store.jobs import Event, State, StudyState
 from app.store.store import Store
-from tests.log_rows import LEASE_S, START, add_jobs, at, claimed, instance, new_job
+from tests.log_rows import LEASE_S, START, add_jobs, at, instance, new_job
 
 BATCH = [("1.1", "1.2"), ("2.1", "3.4"), ("1.1", "1.2"), ("1.3", "1.2"), ("8.1", "8"), ("8.0", "8")]
 
@@ -223,16 +223,6 @@ def test_every_state_is_counted(store: Store) -> None:
     add_jobs(store, "j1", "j2")
     store.claim("a", START, LEASE_S)
     assert store.counts() == dict.fromkeys(State, 0) | {State.QUEUED: 1, State.RUNNING: 1}
-
-
-def test_the_node_knows_how_long_it_can_sleep(store: Store) -> None:
-    """Until the next job is due, not at all when one is, for ever when none is left."""
-    assert store.next_due(START) is None
-    job = claimed(store)
-    assert store.next_due(at(1)) is None
-    store.postpone(job, at(100), "", at(1))
-    assert store.next_due(at(2)) == at(100)
-    assert store.next_due(at(150)) == at(150)
 
 
 def test_times_are_kept_in_utc(store: Store) -> None:
