@@ -29,6 +29,8 @@ def overlapping(routes: Sequence[Route]) -> Iterator[str]:
     for one, other in combinations(able, 2):
         if one.model != other.model or set(one.inputs) != set(other.inputs):
             continue
+        if one.mode != other.mode:
+            continue  # a shadow beside its live twin is how a rule is tried
         there, back = _covers(one, other), _covers(other, one)
         if there and back and _choose_alike(one, other):
             yield (

@@ -135,7 +135,7 @@ FEWER = {"op": "between", "fact": "slices", "low": 20}
     ("one", "other"),
     [
         (rule([CT], "a"), rule([CT], "b")),
-        (rule([CT, MANY], "a"), rule([MANY, CT], "b", deliver_to=["c"], mode="shadow")),
+        (rule([CT, MANY], "a"), rule([MANY, CT], "b", deliver_to=["c"])),
         (rule([CT, MANY], "a"), rule([MANY, CT, FEWER], "b")),
         (rule([[CT], [MANY]], "a"), rule([[MANY], [CT], [CT, FEWER]], "b")),
         (rule([CT], "a", study=[CT]), rule([CT], "b", study=[CT], priority=5)),
@@ -173,6 +173,7 @@ def test_a_route_that_covers_another_is_told(wide: Route, narrow: Route) -> None
     [
         (rule([CT], "a"), rule([CT], "b", model="other")),
         (rule([CT], "a"), rule([CT], "b", mode="off")),
+        (rule([CT], "a"), rule([CT], "b", mode="shadow")),
         (rule([CT], "a"), rule([MANY], "b")),
         (rule([CT, {**MANY, "not": True}], "a"), rule([CT, MANY], "b")),
         (rule(conditions(CONTRADICTIONS[0]), "a"), rule([CT], "b")),
@@ -183,7 +184,7 @@ def test_a_route_that_covers_another_is_told(wide: Route, narrow: Route) -> None
     ],
 )
 def test_routes_for_different_things_are_left_alone(one: Route, other: Route) -> None:
-    """Another model, other conditions, or a route that takes nothing anyway."""
+    """Another model or mode, other conditions, or a route that takes nothing anyway."""
     assert [*overlapping([one, other])] == []
 
 
