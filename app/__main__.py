@@ -4,7 +4,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from app.cli import main
+from app.signals import block
+
+RESIDENT = {"serve", "run"}
+"""Commands that stop in an orderly way; the others end at once, as a person expects."""
 
 
 def with_command(argv: Sequence[str]) -> list[str]:
@@ -15,4 +18,9 @@ def with_command(argv: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(with_command(sys.argv[1:])))
+    arguments = with_command(sys.argv[1:])
+    if arguments and arguments[0] in RESIDENT:
+        block()  # what is imported below starts threads, numpy for one
+    from app.cli import main
+
+    sys.exit(main(arguments))

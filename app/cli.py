@@ -17,7 +17,6 @@ from app.config import Config, config_path, load_config
 from app.dicom.encoded import is_uid
 from app.errors import DONE, INPUT_WRONG, NODE_WRONG, ConfigError, NodeError, StudyError
 from app.log import set_up
-from app.signals import block
 from app.store.jobs import State, StudyState
 from app.store.store import Store
 from app.trace_words import trace
@@ -106,14 +105,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _serve(args: argparse.Namespace, config: Config) -> int:
-    block()
     from app.serve import serve  # noqa: PLC0415  # Holoscan takes a second to import
 
     return serve(config, args.path)
 
 
 def _run(args: argparse.Namespace, config: Config) -> int:
-    block()
     from app.batch import run_batch  # noqa: PLC0415  # Holoscan takes a second to import
 
     source = _folder(args.input, "HOLOSCAN_INPUT_PATH", "input")

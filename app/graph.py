@@ -19,13 +19,6 @@ from operators.model import ModelOperator
 from operators.receive import Feed, ReceiveOperator
 from operators.route import RouteOperator
 
-LULL_MS = 1000
-"""How long nothing may be ready before the scheduler holds the graph to be over.
-
-Its own default is no time at all: on a busy machine it then took the moment between a wake-up and
-its effect for a deadlock, and ended an idle graph.
-"""
-
 
 class Marginalia(Application):
     """Receive → route → one operator a model → encode → deliver."""
@@ -50,14 +43,7 @@ class Marginalia(Application):
         self.add_flow(encode, deliver, {("work", "work")})
         # One thread for each operator: a model that waits for its worker delays nobody.
         threads = len(self.models) + 4
-        self.scheduler(
-            EventBasedScheduler(
-                self,
-                worker_thread_number=threads,
-                stop_on_deadlock_timeout=LULL_MS,
-                name="scheduler",
-            )
-        )
+        self.scheduler(EventBasedScheduler(self, worker_thread_number=threads, name="scheduler"))
 
 
 def run(*, stages: Stages, models: Sequence[str], feed: Feed) -> None:

@@ -1,7 +1,8 @@
 """SIGTERM and SIGINT, waited for instead of handled.
 
 Holoscan's own handlers would end the graph under running jobs. So the signals are blocked before
-any library has started a thread of its own, which would otherwise be given them, and one thread
+any library has started a thread of its own, which would otherwise be given them: numpy does so
+when it is imported, so `app/__main__.py` blocks them before it imports anything else. One thread
 of ours waits for them. A signal that comes before that is not lost: it stays pending.
 """
 

@@ -156,3 +156,4 @@ def running(
         yield node.start(**environment)
     finally:
         node.end()
+    assert "ended by itself" not in node.log.read_text(), "the graph was not told to end"
