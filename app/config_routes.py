@@ -284,6 +284,9 @@ class Role(Strict):
         (Preference.MOST_SLICES,), description="which of several fitting series is taken"
     )
     gates: Gates = Field(default_factory=Gates, description="what a fitting series must not be")
+    split: Literal["time"] | None = Field(
+        None, description="`time`: each point in time of a series is a candidate of its own"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -261,7 +261,7 @@ class StageRunner:
             inputs=pick.inputs,
             instances=pick.instances,
             priority=chosen.priority,
-            series_uid=pick.inputs[next(iter(chosen.inputs))] if chosen.take == "all" else "",
+            series_uid=pick.keys[next(iter(chosen.inputs))] if chosen.take == "all" else "",
         )
 
     def _note_study_failure(self, work: StudyWork, error: Exception) -> None:

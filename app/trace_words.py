@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from textwrap import shorten
 from typing import Any
 
+from app.dicom.series import PART_MARK
 from app.pipeline.rehearse import verdicts_of
 
 WIDTH = 110
@@ -137,5 +138,7 @@ def _names(uids: Sequence[str], labels: Mapping[str, str]) -> str:
 
 
 def _name(uid: str, labels: Mapping[str, str]) -> str:
+    uid, _, part = uid.partition(PART_MARK)
     label = f" {shorten(labels[uid], 60, placeholder='…')}" if uid in labels else ""
-    return f"…{uid[-_TAIL:]}{label}"
+    time = f" time {int(part)}" if part else ""
+    return f"…{uid[-_TAIL:]}{time}{label}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from app.dicom.image import TELL_APART, TELL_APART_IN_STEP, Image
 from app.dicom.series import Scalar
+from app.dicom.tags import order
 
 _IN_TIME = (
     "TemporalPositionIdentifier",
@@ -25,6 +26,8 @@ class Together:
     """Numbers of different points in time at the positions, distinct and sorted."""
     duplicates: list[list[str]]
     """Images at one position that nothing tells apart."""
+    time_told_by: str | None = None
+    """The attribute that tells the points in time apart, where there are several."""
 
 
 def together(images: Mapping[str, Image], at_place: Sequence[Sequence[str]]) -> Together:
@@ -37,13 +40,31 @@ def together(images: Mapping[str, Image], at_place: Sequence[Sequence[str]]) -> 
         if duplicates and _in_step(images, at_place, keyword):
             told_by.append(keyword)
             duplicates = _alike(images, at_place, told_by)
-    time_points = {1}
     for keyword in _IN_TIME:
         counts = {len({images[uid].get(keyword) for uid in place}) for place in at_place}
         if keyword in told_by and counts != {1}:
-            time_points = counts
-            break
-    return Together(time_points=tuple(sorted(time_points)), duplicates=duplicates)
+            return Together(
+                time_points=tuple(sorted(counts)), duplicates=duplicates, time_told_by=keyword
+            )
+    return Together(time_points=(1,), duplicates=duplicates)
+
+
+def by_time(images: Mapping[str, Image], at_place: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return the images of each point in time, in order; nothing unless every position has all.
+
+    The times of one point may differ from slice to slice, as one is acquired after the other: what
+    counts is whether an image is the first, the second … at its position.
+    """
+    found = together(images, at_place)
+    if found.time_told_by is None or len(found.time_points) > 1:
+        return []
+    points: list[list[str]] = [[] for _ in range(found.time_points[0])]
+    for place in at_place:
+        times = {uid: images[uid].get(found.time_told_by, ()) for uid in place}
+        in_order = sorted({*times.values()}, key=lambda values: [order(each) for each in values])
+        for uid, values in times.items():
+            points[in_order.index(values)].append(uid)
+    return points
 
 
 def _alike(

@@ -22,6 +22,7 @@ FACTS: Mapping[str, str] = {
     "positions": "number of different slice positions",
     "per_position": "how many images lie at a position; several values when that varies",
     "time_points": "number of different points in time at each position",
+    "time_point": "which of them this is, where `split: time` makes each a candidate of its own",
     "duplicates": "images at a position that is taken, told apart by nothing in their headers",
     "duplicates_differ": "yes when such images hold other pixels than the first one there",
     "spacing_mm": "usual distance between neighbouring positions",

@@ -16,13 +16,15 @@ import pydicom
 
 from app.dicom.facts import facts_of
 from app.dicom.image import PIXELS, Image, image_of
-from app.dicom.layout import to_compare
+from app.dicom.layout import points_in_time, to_compare
 from app.dicom.series import Scalar, Series, read_header, text_of, tolerant
 from app.dicom.slices import patient_of
 from app.dicom.tags import order, smallest, tags_of
 from app.dicom.volume import digest_of_values
 from app.errors import StudyError, UnreadableDicom
 
+MAX_PARTS = 128
+"""A series of more points in time is not split; nobody reads them one by one."""
 _FINGERPRINT = 16
 """Hexadecimal digits of a patient's fingerprint: enough to tell a few patients apart."""
 
@@ -47,6 +49,15 @@ class SeriesHeaders:
 
     def series(self) -> Series:
         """Return the series as routes see it."""
+        whole = self._series()
+        (points,) = whole.facts.get("time_points", (1,))[:1]
+        if not 1 < int(points) <= MAX_PARTS:
+            return whole
+        parts = enumerate(points_in_time(self.images), start=1)
+        return replace(whole, parts=tuple(self._part(n, sop_uids) for n, sop_uids in parts))
+
+    def _series(self, part: int = 0) -> Series:
+        facts = facts_of(self.tags, self.images)
         return Series(
             study_uid=self.study_uid,
             series_uid=self.series_uid,
@@ -55,9 +66,20 @@ class SeriesHeaders:
                 sorted({str(each["SOPClassUID"][0]) for each in self.images.values()})
             ),
             tags=self.tags,
-            facts=facts_of(self.tags, self.images),
+            facts={**facts, "time_point": (part,)} if part else facts,
             patients=self.patients,
+            part=part,
         )
+
+    def _part(self, number: int, sop_uids: Iterable[str]) -> Series:
+        """Return one point in time; of its attributes those kept for each image are its own."""
+        images = {uid: self.images[uid] for uid in sop_uids}
+        own = {
+            keyword: smallest(value for each in images.values() for value in each.get(keyword, ()))
+            for keyword in self.tags.keys() & {name for each in images.values() for name in each}
+        }
+        headers = replace(self, images=images, tags={**self.tags, **own})
+        return headers._series(part=number)  # noqa: SLF001  # of the same class
 
     def to_json(self) -> dict[str, Any]:
         """Return the headers in the types that JSON knows; what all images share stands once."""

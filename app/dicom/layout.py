@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from app.dicom.apart import together
+from app.dicom.apart import by_time, together
 from app.dicom.image import FRAMES, PIXELS, Image
 from app.dicom.series import Scalar
 from app.dicom.slices import orientation_of, pixel_spacing_of, position_of
@@ -71,6 +71,12 @@ def layout_facts(images: Mapping[str, Image]) -> Facts:
     if len(stacks) == 1:
         facts |= _steps(stacks[0])
     return facts
+
+
+def points_in_time(images: Mapping[str, Image]) -> list[list[str]]:
+    """Return the images of each point in time, where every position has one for each of them."""
+    at_place = [place for stack in _stacks(_lies(images)) for place in stack.at_place]
+    return by_time(images, at_place)
 
 
 def to_compare(images: Mapping[str, Image]) -> list[str]:

@@ -29,6 +29,9 @@ logging.getLogger("pydicom").setLevel(logging.ERROR)
 BULK_BYTES = 64 * 1024
 """Longer values stay in the file."""
 
+PART_MARK = "#"
+"""What stands between a series' UID and the number of its part; no UID has it."""
+
 _LARGEST = 2**63
 
 
@@ -48,6 +51,15 @@ class Series:
     """Name in `app.dicom.facts.FACTS` → what the headers together say; unknown facts are absent."""
     patients: tuple[str, ...] = ()
     """Fingerprints of the patients named by the headers; more than one is an alarm."""
+    part: int = 0
+    """Which point in time of the series this is, from 1 on; 0 is the whole series."""
+    parts: tuple["Series", ...] = ()
+    """The points in time that the series can be split into, in their order."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from every other series and from the other parts of its own."""
+        return f"{self.series_uid}{PART_MARK}{self.part:03}" if self.part else self.series_uid
 
     @property
     def modality(self) -> str:
@@ -64,6 +76,8 @@ class Series:
             "tags": {keyword: list(values) for keyword, values in self.tags.items()},
             "facts": {name: list(values) for name, values in self.facts.items()},
             "patients": list(self.patients),
+            "part": self.part,
+            "parts": [part.to_json() for part in self.parts],
         }
 
     @classmethod
@@ -77,6 +91,8 @@ class Series:
             tags={keyword: tuple(values) for keyword, values in value["tags"].items()},
             facts={name: tuple(values) for name, values in value["facts"].items()},
             patients=tuple(value["patients"]),
+            part=value["part"],
+            parts=tuple(cls.from_json(part) for part in value["parts"]),
         )
 
 

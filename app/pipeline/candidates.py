@@ -1,11 +1,11 @@
 """Hold each series of a study against one role: loop guard, conditions, gates, in this order."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from app.config_routes import AcquiredWithin, Relation, Role, SameAs
 from app.dicom.series import Series
-from app.pipeline.conditions import Check, checked, values_of
+from app.pipeline.conditions import Check, checked, named, values_of
 from app.pipeline.gates import Refusal, refusals
 from app.pipeline.ranking import ranked
 from app.pipeline.roles import Option
@@ -20,6 +20,7 @@ class Candidate:
 
     role: str
     series_uid: str
+    """The UID, with the number of the point in time where the role splits series."""
     fits: bool
     guard: str = ""
     """Why the series is never an input; then nothing else is asked of it."""
@@ -42,13 +43,20 @@ def hold_against(
 ) -> tuple[list[Candidate], list[Option]]:
     """Return every series as a candidate, and those that fit from the best to the worst."""
     candidates, fitting = [], {}
-    for known in study:
+    for known in study if role.split is None else _split(study):
         candidate, relations = _candidate(name, role, known)
         candidates.append(candidate)
         if candidate.fits:
-            fitting[known.series.series_uid] = Option(series=known.series, relations=relations)
+            fitting[known.series.key] = Option(series=known.series, relations=relations)
     best_first = ranked([option.series for option in fitting.values()], role.prefer)
-    return candidates, [fitting[series.series_uid] for series in best_first]
+    return candidates, [fitting[series.key] for series in best_first]
+
+
+def _split(study: Sequence[Known]) -> Iterator[Known]:
+    """Yield each point in time of a series that has several, and the other series as they are."""
+    for known in study:
+        for series in known.series.parts or (known.series,):
+            yield replace(known, series=series)
 
 
 def why_nothing_fits(candidates: Sequence[Candidate]) -> str:
@@ -69,7 +77,7 @@ def _candidate(
 ) -> tuple[Candidate, tuple[tuple[Relation, ...], ...]]:
     series = known.series
     if known.guard:
-        return Candidate(role=name, series_uid=series.series_uid, fits=False, guard=known.guard), ()
+        return Candidate(role=name, series_uid=series.key, fits=False, guard=known.guard), ()
     checks: list[Check] = []
     relations: list[tuple[Relation, ...]] = []
     for n, together in enumerate(role.where):
@@ -85,7 +93,7 @@ def _candidate(
     gates = refusals(series, role.gates) if relations else ()
     candidate = Candidate(
         role=name,
-        series_uid=series.series_uid,
+        series_uid=series.key,
         fits=bool(relations) and not gates,
         checks=tuple(checks),
         gates=gates,
@@ -109,4 +117,4 @@ def _failed(candidate: Candidate) -> str:
 
 
 def _short(candidate: Candidate) -> str:
-    return f"series …{candidate.series_uid[-8:]}"
+    return named(candidate.series_uid)

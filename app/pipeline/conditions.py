@@ -19,7 +19,7 @@ from app.config_routes import (
     Relation,
     SameAs,
 )
-from app.dicom.series import Scalar, Series
+from app.dicom.series import PART_MARK, Scalar, Series
 
 SHOWN = 4
 """How many values are told of an attribute that has more."""
@@ -111,7 +111,13 @@ def shown_values(values: Sequence[Scalar]) -> str:
 
 def short(series: Series) -> str:
     """Return how a series is named in a sentence."""
-    return f"series …{series.series_uid[-8:]}"
+    return named(series.key)
+
+
+def named(key: str) -> str:
+    """Return how the series of this key is named in a sentence."""
+    uid, _, part = key.partition(PART_MARK)
+    return f"series …{uid[-8:]}" + (f" time {int(part)}" if part else "")
 
 
 def acquired_at(series: Series) -> datetime | None:

@@ -54,8 +54,12 @@ def _covers(narrow: Route, wide: Route) -> bool:
 
 
 def _role_covers(narrow: Role, wide: Role) -> bool:
-    return _gates_cover(narrow.gates, wide.gates) and all(
-        any(_all_follow(other, together) for other in wide.where) for together in narrow.where
+    return (
+        narrow.split == wide.split
+        and _gates_cover(narrow.gates, wide.gates)
+        and all(
+            any(_all_follow(other, together) for other in wide.where) for together in narrow.where
+        )
     )
 
 

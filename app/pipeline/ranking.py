@@ -18,13 +18,13 @@ UNKNOWN = math.inf
 class _Measure:
     """How one preference orders series: the smallest rank is the best."""
 
-    rank: Callable[[Series], float]
+    rank: Callable[[Series], tuple[float, ...]]
     told: Callable[[Series], str]
 
 
 def ranked(fitting: Sequence[Series], prefer: Sequence[Preference]) -> list[Series]:
     """Return the series from the best to the worst; the UID decides at last."""
-    return sorted(fitting, key=lambda series: (*_ranks(series, prefer), series.series_uid))
+    return sorted(fitting, key=lambda series: (*_ranks(series, prefer), series.key))
 
 
 def why_preferred(fitting: Sequence[Series], prefer: Sequence[Preference]) -> str:
@@ -46,16 +46,16 @@ def why_preferred(fitting: Sequence[Series], prefer: Sequence[Preference]) -> st
     return f"{words} of {len(fitting)} that fit" + (f" ({found})" if found else "")
 
 
-def _ranks(series: Series, prefer: Sequence[Preference]) -> tuple[float, ...]:
+def _ranks(series: Series, prefer: Sequence[Preference]) -> tuple[tuple[float, ...], ...]:
     return tuple(_MEASURES[each].rank(series) for each in prefer)
 
 
 def _of_number(
     value: Callable[[Series], float | None], unit: str, *, most: bool = False
 ) -> _Measure:
-    def rank(series: Series) -> float:
+    def rank(series: Series) -> tuple[float, ...]:
         number = value(series)
-        return UNKNOWN if number is None else (-number if most else number)
+        return (UNKNOWN if number is None else (-number if most else number),)
 
     def told(series: Series) -> str:
         number = value(series)
@@ -65,14 +65,15 @@ def _of_number(
 
 
 def _of_time(*, latest: bool) -> _Measure:
-    def rank(series: Series) -> float:
+    def rank(series: Series) -> tuple[float, ...]:
+        part = -series.part if latest else series.part
         began = acquired_at(series)
         if began is None:
-            return UNKNOWN
+            return UNKNOWN, part
         seconds = 86400.0 * began.toordinal() + (
             3600 * began.hour + 60 * began.minute + began.second + began.microsecond / 1e6
         )
-        return -seconds if latest else seconds
+        return -seconds if latest else seconds, part
 
     return _Measure(rank, lambda series: shown_values(fact(series, "acquired_at")))
 
@@ -80,11 +81,11 @@ def _of_time(*, latest: bool) -> _Measure:
 def _of_word(name: str, wanted: str) -> _Measure:
     """Return the measure that puts series with the word first, and those with another one last."""
 
-    def rank(series: Series) -> float:
+    def rank(series: Series) -> tuple[float, ...]:
         words = fact(series, name)
         if wanted in words:
-            return 0 if len(words) == 1 else 0.5
-        return 2 if words else 1
+            return (0 if len(words) == 1 else 0.5,)
+        return (2 if words else 1,)
 
     return _Measure(rank, lambda _: "")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from app.config_routes import Route
 from app.dicom.series import Series
-from app.pipeline.conditions import fact, shown_values
+from app.pipeline.conditions import fact, named, shown_values
 from app.pipeline.route import route, several_patients
 
 Trace = Mapping[str, Any]
@@ -175,7 +175,7 @@ def _why(verdict: Trace | None, trace: Trace | None, without: str, other: Trace 
         return f"{verdict['reason']} ({_use(verdict)})"
     inputs = {item for pick in (other or {"picks": ()})["picks"] for item in pick.items()}
     told = [
-        f"{each['role']}: series …{each['series_uid'][-8:]}: {fault}"
+        f"{each['role']}: {named(each['series_uid'])}: {fault}"
         for each in verdict["candidates"]
         if (each["role"], each["series_uid"]) in inputs and (fault := _fault(each))
     ]

@@ -78,7 +78,7 @@ def _has_partners(option: Option, options: Options) -> bool:
             any(
                 agree(relation, option.series, other.series)
                 for other in options[relation.role]
-                if other.series.series_uid != option.series.series_uid
+                if other.series.key != option.series.key
             )
             for relation in together
         )
@@ -104,13 +104,13 @@ class _Search:
         self, chosen: dict[str, Option], candidates: Sequence[Option]
     ) -> dict[str, Option] | None:
         name = self._names[len(chosen)]
-        taken = {option.series.series_uid for option in chosen.values()}
+        taken = {option.series.key for option in chosen.values()}
         for option in candidates:
             if self.exhausted:
                 return None
             self._steps += 1
             extended = {**chosen, name: option}
-            if option.series.series_uid in taken or not _agrees(extended):
+            if option.series.key in taken or not _agrees(extended):
                 continue
             if len(extended) == len(self._names):
                 return extended
@@ -179,7 +179,7 @@ def _pairs(options: Options) -> Iterator[tuple[str, Series, Relation, Series]]:
             one = option.series
             for relation in dict.fromkeys(each for ands in option.relations for each in ands):
                 for other in (each.series for each in options[relation.role]):
-                    if other.series_uid != one.series_uid:
+                    if other.key != one.key:
                         yield role, one, relation, other
 
 
@@ -187,9 +187,9 @@ def _crowded(options: Options) -> dict[str, str]:
     taken: set[str] = set()
     reasons = {}
     for role, several in options.items():
-        free = [o.series for o in several if o.series.series_uid not in taken]
+        free = [o.series for o in several if o.series.key not in taken]
         if free:
-            taken.add(free[0].series_uid)
+            taken.add(free[0].key)
         else:
             reasons[role] = "its only series already fills another input"
     return reasons

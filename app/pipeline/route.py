@@ -32,7 +32,9 @@ class Pick:
     inputs: Mapping[str, str]
     """Role → the UID of the series that fills it."""
     instances: Mapping[str, tuple[str, ...]]
-    """Role → the SOP Instance UIDs of that series."""
+    """Role → the SOP Instance UIDs of that series, or of its point in time."""
+    keys: Mapping[str, str]
+    """Role → what tells the series, or its point in time, from all others."""
 
     def identity(self, study_uid: str, route: str, model_identity: str) -> Identity:
         """Return the identity of the job that this pick asks for."""
@@ -72,7 +74,7 @@ class Verdict:
             "taken": self.taken,
             "reason": self.reason,
             "roles": dict(self.roles),
-            "picks": [dict(pick.inputs) for pick in self.picks],
+            "picks": [dict(pick.keys) for pick in self.picks],
             "study": [asdict(check) for check in self.study],
             "relations": [{"role": role, **asdict(check)} for role, check in self.relations],
             "candidates": [asdict(candidate) for candidate in self.candidates],
@@ -182,4 +184,5 @@ def _pick(filling: Filling) -> Pick:
     return Pick(
         inputs={name: series.series_uid for name, series in filling.items()},
         instances={name: series.sop_uids for name, series in filling.items()},
+        keys={name: series.key for name, series in filling.items()},
     )

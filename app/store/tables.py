@@ -192,7 +192,7 @@ class Jobs(Table):
     inputs: Mapped[Any] = mapped_column(JSON)
     instances: Mapped[Any] = mapped_column(JSON)
     priority: Mapped[int]
-    series_uid: Mapped[str] = mapped_column(UID, server_default="")
+    series_uid: Mapped[str] = mapped_column(String(80), server_default="")  # part number included
     state: Mapped[State]
     stage: Mapped[str] = mapped_column(String(32))
     attempts: Mapped[int]

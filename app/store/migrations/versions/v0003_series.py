@@ -46,7 +46,7 @@ def _jobs() -> None:
     """Number the answers of a route, and keep the queue in an order that an index has."""
     op.add_column("jobs", sa.Column("version", sa.Integer, nullable=False, server_default="1"))
     op.add_column("jobs", sa.Column("superseded_by", sa.String(64), nullable=True))
-    op.add_column("jobs", sa.Column("series_uid", sa.String(64), nullable=False, server_default=""))
+    op.add_column("jobs", sa.Column("series_uid", sa.String(80), nullable=False, server_default=""))
     op.add_column(
         "jobs",
         sa.Column(
