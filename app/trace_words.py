@@ -10,12 +10,13 @@ from textwrap import shorten
 from typing import Any
 
 from app.dicom.series import PART_MARK
+from app.pipeline.conditions import tail
 from app.pipeline.rehearse import verdicts_of
 
 WIDTH = 110
 """Longer sets of reasons take a line each."""
-_NAMED, _TAIL = 4, 8
-"""How many series are named on one line, and by how much of their UIDs."""
+_NAMED = 4
+"""How many series are named on one line."""
 _BRIEF = ("no series fits", "no series goes with the other inputs")
 """Reasons whose brackets repeat the lines of the series."""
 
@@ -138,7 +139,5 @@ def _names(uids: Sequence[str], labels: Mapping[str, str]) -> str:
 
 
 def _name(uid: str, labels: Mapping[str, str]) -> str:
-    uid, _, part = uid.partition(PART_MARK)
-    label = f" {shorten(labels[uid], 60, placeholder='…')}" if uid in labels else ""
-    time = f" time {int(part)}" if part else ""
-    return f"…{uid[-_TAIL:]}{time}{label}"
+    label = labels.get(uid.partition(PART_MARK)[0])
+    return tail(uid) + (f" {shorten(label, 60, placeholder='…')}" if label is not None else "")

@@ -14,11 +14,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pydicom
+
+from tests.http_server import serving
 
 Fault = dict[str, Any]
 
@@ -100,24 +102,8 @@ def running_archive() -> Iterator[Archive]:
     """Run an archive on a free port until the end of the block."""
     archive = Archive()
     handler = type("Handler", (_Handler,), {"archive": archive})
-    server = _Server(("127.0.0.1", 0), handler)
-    archive.url = f"http://127.0.0.1:{server.server_address[1]}/dicom-web"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with serving(handler, archive.closing) as archive.url:
         yield archive
-    finally:
-        archive.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Stay silent: connections that break are the purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -23,6 +23,8 @@ from uuid import uuid4
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from tests.http_server import serving
 
 JSON = "application/dicom+json"
 BOUNDARY = "between-the-parts"
@@ -210,25 +212,8 @@ def running_asked_archive() -> Iterator[AskedArchive]:
     """Run an archive on a free port until the end of the block."""
     archive = AskedArchive()
     handler = type("Handler", (_Handler,), {"archive": archive})
-    server = _Server(("127.0.0.1", 0), handler)
-    archive.url = f"http://127.0.0.1:{server.server_address[1]}/dicom-web"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with serving(handler, archive.closing) as archive.url:
         yield archive
-    finally:
-        archive.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Stay silent: connections that break are the purpose."""
 
 
 UID = r"([\d.]+)"

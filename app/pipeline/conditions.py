@@ -116,8 +116,13 @@ def short(series: Series) -> str:
 
 def named(key: str) -> str:
     """Return how the series of this key is named in a sentence."""
+    return f"series {tail(key)}"
+
+
+def tail(key: str) -> str:
+    """Return the end of the key, by which people tell the series of a study apart."""
     uid, _, part = key.partition(PART_MARK)
-    return f"series …{uid[-8:]}" + (f" time {int(part)}" if part else "")
+    return f"…{uid[-8:]}" + (f" time {int(part)}" if part else "")
 
 
 def acquired_at(series: Series) -> datetime | None:

@@ -14,13 +14,10 @@ from app import explain
 from app.config import DEFAULT_PATH, load_config
 from tests.node import SETTINGS, Node, python_m_app, running
 from tests.phantoms import studies
+from tests.real import REAL_TILT, needs_real_tilt
 from tests.sending import send
 from tests.waiting import wait_until
 
-REAL_TILT = Path(__file__).parents[3] / "shared/data/ct-head-tilt"
-beside_the_project = pytest.mark.skipif(
-    not REAL_TILT.is_dir(), reason="the real tilted CT is not beside the project"
-)
 SPACING = "spacing: slices lie up to 22.78 mm from their place on a regular grid of 4.0019 mm"
 TILT = "tilt: the slices are sheared by 18.5° (gantry tilt)"
 
@@ -74,7 +71,7 @@ def test_a_received_ct_gives_a_job_on_its_thin_soft_series_and_explains_the_rest
     assert "plain, no longer taken: 1" in rehearsed
 
 
-@beside_the_project
+@needs_real_tilt
 def test_a_real_tilted_ct_gives_no_job_and_both_reasons(tmp_path: Path) -> None:
     """Tilt and uneven slices, from a scanner; nothing is tried and nothing fails later."""
     with running(tmp_path / "node", {"routes": [PLAIN]}) as node:
@@ -87,7 +84,7 @@ def test_a_real_tilted_ct_gives_no_job_and_both_reasons(tmp_path: Path) -> None:
     assert TILT in told
 
 
-@beside_the_project
+@needs_real_tilt
 @pytest.mark.parametrize(
     "path",
     [DEFAULT_PATH, *sorted((DEFAULT_PATH.parent / "deploy" / "examples").glob("*.yaml"))],

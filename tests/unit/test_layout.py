@@ -6,7 +6,6 @@ and a real CT that has two faults. Not covered: that volumes see the same
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from app.dicom.headers import read_series
+from tests.real import REAL_TILT, needs_real_tilt
 from tests.unit.metadata import Edit, each, facts
-
-REAL_TILT = Path(__file__).parents[3] / "shared/data/ct-head-tilt"
 
 
 def at(position: Callable[[int], Any]) -> Edit:
@@ -230,7 +228,7 @@ def test_stacks_side_by_side_are_no_regular_grid() -> None:
     assert facts(count, edit)["spacing_deviation"][0] > 0.4
 
 
-@pytest.mark.skipif(not REAL_TILT.is_dir(), reason="the real tilted CT is not beside the project")
+@needs_real_tilt
 def test_a_real_tilted_ct_tells_both_of_its_faults() -> None:
     """A head CT with a gantry tilt of 18.5° and slice distances from 1.08 to 6.99 mm."""
     (series,) = read_series(REAL_TILT.glob("*.dcm"))

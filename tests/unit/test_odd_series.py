@@ -16,8 +16,7 @@ from pydicom.dataset import Dataset
 from app.dicom.volume import build_volume
 from app.errors import IncompleteSeries, StudyError, UnreadableDicom, UnsupportedGeometry
 from tests.properties.strategies import SERIES_UID, Edit, axial, sop_uid, spoil, write_series
-
-REAL_TILT = Path(__file__).parents[3] / "shared/data/ct-head-tilt"
+from tests.real import REAL_TILT, needs_real_tilt
 
 
 def on(k: int, **values: Any) -> Edit:
@@ -351,7 +350,7 @@ def test_everything_that_pydicom_ships_is_refused_by_name() -> None:
             build_volume([path])
 
 
-@pytest.mark.skipif(not REAL_TILT.is_dir(), reason="the real tilted CT is not beside the project")
+@needs_real_tilt
 def test_a_real_tilted_ct_is_refused_for_its_tilt() -> None:
     """A head CT with a gantry tilt of 18.5° and uneven spacing."""
     with pytest.raises(UnsupportedGeometry, match=r"sheared by 18\.\d° \(gantry tilt\)"):
