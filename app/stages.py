@@ -16,8 +16,8 @@ from app.faults import crash_point
 from app.files import make_folder, read_json, write_json
 from app.installed import Crew, Installed
 from app.pipeline.deliver import deliver
-from app.pipeline.encode import SEG
 from app.pipeline.infer import LABELS, VOLUMES
+from app.results.segmentation import SEG
 from app.store.jobs import Job, SeriesRow
 from app.store.store import Store
 

@@ -35,6 +35,8 @@ class Volume:
     affine_lps: NDArray[np.float64]
     sop_uids: tuple[str, ...]
     """The instance of each slice, in the order of k."""
+    frames: tuple[int, ...] | None = None
+    """The frame of each slice in its instance, from 1, where instances have several frames."""
     frame_of_reference_uid: str
     series_uid: str
 
@@ -77,6 +79,7 @@ def save(volume: Volume, folder: Path, role: str) -> None:
         {
             "affine_lps": volume.affine_lps.tolist(),
             "sop_uids": list(volume.sop_uids),
+            "frames": None if volume.frames is None else list(volume.frames),
             "frame_of_reference_uid": volume.frame_of_reference_uid,
             "series_uid": volume.series_uid,
         },
@@ -90,6 +93,7 @@ def load(folder: Path, role: str) -> Volume:
         voxels_kji=np.load(folder / f"{role}.npy", mmap_mode="r", allow_pickle=False),
         affine_lps=np.array(header["affine_lps"], dtype=np.float64),
         sop_uids=tuple(header["sop_uids"]),
+        frames=tuple(header["frames"]) if header.get("frames") else None,
         frame_of_reference_uid=header["frame_of_reference_uid"],
         series_uid=header["series_uid"],
     )

@@ -48,6 +48,8 @@ def _axes(orientation: str) -> str:
 RelativePath = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_inside)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Byte = Annotated[int, Field(ge=0, le=255)]
+Value = Annotated[int, Field(ge=1, le=255)]
+Millilitres = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class _Part(BaseModel):
@@ -124,7 +126,11 @@ class Limits(_Part):
 class Label(_Part):
     """One value of the label map and the segment it becomes."""
 
-    value: int = Field(ge=1, le=255, description="value in the label map; 0 is the background")
+    value: Value = Field(description="value in the label map; 0 is the background")
+    includes: tuple[Value, ...] = Field(
+        default=(),
+        description="other labels' values that belong to this segment as well: it overlaps them",
+    )
     name: str = Field(min_length=1, max_length=64, description="segment label that readers see")
     category: Code = Field(description="segmented property category, such as SCT 91723000")
     type: Code = Field(description="segmented property type, such as SCT 10200004 Liver")
@@ -133,6 +139,23 @@ class Label(_Part):
     )
     region: Code | None = Field(default=None, description="anatomic region, where type is none")
     colour: tuple[Byte, Byte, Byte] = Field(description="recommended display colour, RGB")
+    lesion: bool = Field(default=False, description="its long and short diameter are reported")
+    volume_ml: tuple[Millilitres, Millilitres] | None = Field(
+        default=None,
+        description="smallest and largest volume that can be right where it is found; a result"
+        " outside is not sent",
+    )
+
+    @property
+    def values(self) -> frozenset[int]:
+        """The values in the label map that belong to the segment."""
+        return frozenset({self.value, *self.includes})
+
+    @model_validator(mode="after")
+    def _volume_can_be_met(self) -> Self:
+        if self.volume_ml is not None and self.volume_ml[0] > self.volume_ml[1]:
+            raise ValueError("volume_ml: the smallest volume is above the largest")
+        return self
 
 
 class Outputs(_Part):
@@ -145,6 +168,21 @@ class Outputs(_Part):
     )
     series_number_offset: int = Field(
         ge=1, le=1_000_000, description="added to the source's SeriesNumber"
+    )
+    segmentation: Literal["binary", "labelmap", "fractional"] = Field(
+        default="binary",
+        description="the SEG for archives that accept it; others get the binary one",
+    )
+    empty_segments: Literal["state", "omit"] = Field(
+        default="state",
+        description="`state`: a label that was not found is a segment without voxels;"
+        " `omit`: it is left out of the SEG, the report still names it",
+    )
+    nothing_found: Literal["send", "refuse"] = Field(
+        default="send", description="what becomes of a result in which no label was found"
+    )
+    fills_volume: Literal["refuse", "send"] = Field(
+        default="refuse", description="what becomes of a result in which one label is everywhere"
     )
 
 
@@ -182,6 +220,11 @@ class ModelCard(_Part):
         return frozenset(label.value for label in self.labels)
 
     @property
+    def overlaps(self) -> bool:
+        """Whether a voxel can belong to several segments."""
+        return any(label.includes for label in self.labels)
+
+    @property
     def weights_sha256(self) -> str:
         """One digest over every file of the model."""
         lines = (f"{digest}  {path}\n" for path, digest in sorted(self.runner.sha256.items()))
@@ -198,6 +241,12 @@ class ModelCard(_Part):
             *_repeated("inputs.role", (each.role for each in self.inputs)),
             *_repeated("labels.value", (label.value for label in self.labels)),
             *_repeated("labels.name", (label.name for label in self.labels)),
+        ]
+        faults += [
+            f"labels {label.name} includes {value}, which is no other label's value"
+            for label in self.labels
+            for value in sorted({*label.includes})
+            if value == label.value or value not in self.values
         ]
         if faults:
             raise ValueError("; ".join(faults))

@@ -8,7 +8,6 @@ from app.config_routes import AcquiredWithin, Condition, Route, SameAs
 from app.dicom.series import Scalar, Series
 from app.pipeline.candidates import Candidate, Known, hold_against, why_nothing_fits
 from app.pipeline.conditions import Check, checked, holds, short, values_of_study
-from app.pipeline.identity import Identity, input_digest
 from app.pipeline.loop_guard import guarded, guarded_modality
 from app.pipeline.ranking import why_preferred
 from app.pipeline.roles import (
@@ -20,6 +19,7 @@ from app.pipeline.roles import (
     relations_checked,
     why_not_filled,
 )
+from app.results.identity import Identity, input_digest
 
 _TOLD = 6
 """How many series are named in an alarm."""

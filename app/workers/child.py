@@ -6,7 +6,7 @@ FUNCTIONS = {
     "read_series": "app.pipeline.assemble:read_series",
     "build": "app.pipeline.infer:build",
     "segment": "app.pipeline.infer:segment",
-    "encode": "app.pipeline.encode_job:encode",
+    "encode": "app.pipeline.encode:encode",
 }
 """Everything a worker can be asked for: name → module:function, imported when first asked for.
 

@@ -19,7 +19,7 @@ from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from app.models.card import ModelCard
-from app.pipeline.identity import Identity
+from app.results.identity import Identity
 
 Edit = Callable[[Dataset, int], None]
 

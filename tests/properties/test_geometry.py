@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.dicom.volume import Volume, build_volume
-from app.pipeline.encode import encode_seg
+from app.results.result import result_of
+from app.results.segmentation import encode_seg
 from tests.properties.strategies import (
     axis_frames,
     grids,
@@ -60,14 +61,15 @@ def through_dicom(
     for label, value in BRIGHT.items():
         found[volume.voxels_kji == value] = label
     seg = encode_seg(
-        found,
-        volume.affine_lps,
-        volume.sop_uids,
-        paths,
-        card=tiny_card(),
-        identity=identity(),
-        node_version="0.1.0",
-        now=datetime(2024, 1, 2, tzinfo=UTC),
+        result_of(
+            found,
+            volume,
+            paths,
+            card=tiny_card(),
+            identity=identity(),
+            node_version="0.1.0",
+            now=datetime(2024, 1, 2, tzinfo=UTC),
+        )
     )
     file = BytesIO()
     seg.save_as(file)

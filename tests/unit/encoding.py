@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from app.dicom.volume import Volume, build_volume
-from app.pipeline.encode import encode_seg, write_seg
+from app.results.result import Result, result_of
+from app.results.segmentation import encode_seg, write_seg
 from tests.properties.strategies import Edit, axial, identity, tiny_card, write_series
 
 NOW = datetime(2024, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -43,29 +44,23 @@ class Case:
         )
         self.volume: Volume = build_volume(self.paths)
 
-    def encode(self, labels: Any = None, **changed: Any) -> Dataset:
-        """Encode in memory."""
+    def result(self, labels: Any = None, **changed: Any) -> Result:
+        """Return what the encoders take."""
         given = {"card": tiny_card(), "identity": identity(), "node_version": "0.1.0", "now": NOW}
-        return encode_seg(
+        return result_of(
             organs() if labels is None else labels,
-            self.volume.affine_lps,
-            self.volume.sop_uids,
+            self.volume,
             changed.pop("paths", self.paths),
             **(given | changed),
         )
 
+    def encode(self, labels: Any = None, **changed: Any) -> Dataset:
+        """Encode in memory."""
+        return encode_seg(self.result(labels, **changed))
+
     def write(self, labels: Any = None) -> Path:
         """Encode, check and write into the job's folder."""
-        return write_seg(
-            self.folder,
-            organs() if labels is None else labels,
-            self.volume,
-            self.paths,
-            card=tiny_card(),
-            identity=identity(),
-            node_version="0.1.0",
-            now=NOW,
-        )
+        return write_seg(self.folder, self.result(labels))
 
 
 def as_bytes(seg: Dataset) -> bytes:

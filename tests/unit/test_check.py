@@ -15,7 +15,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from app.errors import NodeError
-from app.pipeline.check import check_seg
+from app.results.check import check_seg
 from tests.properties.strategies import FRAME_UID
 from tests.unit.encoding import Case, as_bytes, oblique, organs
 

@@ -19,9 +19,9 @@ from pydicom.dataset import Dataset
 
 from app.errors import ModelError, NodeError
 from app.models.card import ModelCard
-from app.pipeline.describe import content, versioned
-from app.pipeline.encode import SEG
-from app.pipeline.identity import Identity
+from app.results.describe import content, versioned
+from app.results.identity import Identity
+from app.results.segmentation import SEG
 from tests.peers import require
 from tests.properties.strategies import (
     Edit,

@@ -15,7 +15,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from app.pipeline.describe import MANUFACTURER, MODEL_NAME
+from app.results.describe import MANUFACTURER, MODEL_NAME
 from tests.unit.metadata import STEP_MM, each, facts
 
 

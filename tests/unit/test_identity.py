@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import UID
 
-from app.pipeline.identity import Identity, input_digest
+from app.results.identity import Identity, input_digest
 
 UIDS = st.lists(st.from_regex(r"1\.2\.[1-9][0-9]{0,3}", fullmatch=True), unique=True, min_size=1)
 

@@ -12,7 +12,7 @@ from pydicom.sr.codedict import codes
 
 from app.dicom.kind import MANUFACTURER, MODEL_NAME
 from app.models.card import Code, Label, ModelCard
-from app.pipeline.identity import Identity
+from app.results.identity import Identity
 
 CONTENT = "Made by an algorithm, not reviewed. For research use only."
 
