@@ -15,6 +15,7 @@
       - Interrupted            the node is stopping: the job is handed back, nothing is counted
     + DeliveryRefused          the archive said no: a person must look
     + ArchiveRefused           the archive does not give what was asked of it: a person must look
+    + ResultRejected           a result failed a check of ours and does not leave
     + ModelError               weights or output are not what the card promised
     + StoreError               the job log cannot be used as it is
 
@@ -105,6 +106,10 @@ class DeliveryRefused(NodeError):
 
 class ArchiveRefused(NodeError):
     """The archive does not give what was asked of it; a person must look."""
+
+
+class ResultRejected(NodeError):
+    """The result failed a check and is not sent; a person must look."""
 
 
 class ModelError(NodeError):

@@ -14,7 +14,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from app.dicom.stack import TOLERANCE, TOLERANCE_MM
-from app.errors import NodeError
+from app.errors import ResultRejected
 
 Mask = NDArray[np.bool_]
 
@@ -119,5 +119,7 @@ def _displacement_mm(frame: _Frame, k: int, affine_lps: NDArray[np.float64]) -> 
     return float(np.linalg.norm(encoded - found[:3]))
 
 
-def _fault(what: str) -> NodeError:
-    return NodeError(f"the segmentation was not encoded as it was made: {what}; it is not sent")
+def _fault(what: str) -> ResultRejected:
+    return ResultRejected(
+        f"the segmentation was not encoded as it was made: {what}; it is not sent"
+    )

@@ -14,7 +14,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from app.errors import NodeError
+from app.errors import ResultRejected
 from app.results.check import check_seg
 from tests.properties.strategies import FRAME_UID
 from tests.unit.encoding import Case, as_bytes, oblique, organs
@@ -122,7 +122,7 @@ def test_a_wrong_object_may_not_leave(
     check_seg(encoded, **promised)
     seg = pydicom.dcmread(BytesIO(encoded))
     spoiled(seg)
-    with pytest.raises(NodeError, match=reason):
+    with pytest.raises(ResultRejected, match=reason):
         check_seg(as_bytes(seg), **promised)
 
 
@@ -130,6 +130,6 @@ def test_an_object_that_fails_its_check_is_not_left_behind(tmp_path: Path) -> No
     """A volume in another frame of reference than the files is such a case."""
     case = Case(tmp_path)
     case.volume = replace(case.volume, frame_of_reference_uid="2.25.9")
-    with pytest.raises(NodeError, match="frame of reference"):
+    with pytest.raises(ResultRejected, match="frame of reference"):
         case.write()
     assert list((case.folder / "encode").iterdir()) == []
