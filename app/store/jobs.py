@@ -1,15 +1,19 @@
 """A job's life, and the values that the job log keeps; no I/O in here.
 
-    queued ─claimed─► running ─finished─► done
+    queued ─claimed─► running ─handed_over─► delivering ─finished─► done
                         ├─passed────► running    (a stage is done, the next begins)
+                        ├─finished──► done       (there is nothing to deliver)
                         ├─postponed─► waiting ─due─► queued
                         ├─gave_up───► failed ─retried─► queued
                         ├─orphaned──► queued     (its owner died)
                         └─handed_back─► queued   (its owner stops)
-    queued, waiting, running ─cancelled─► cancelled ─retried─► queued
+    delivering ─gave_up─► failed ─resent─► delivering
+    done ─resent─► delivering
+    queued, waiting, running, delivering ─cancelled─► cancelled ─retried─► queued
     every one of them ─superseded─► superseded ─revived─► queued   (a study that grew is routed)
 
-*State* says who acts next, *stage* says where the work resumes. All times are aware and UTC.
+*State* says who acts next, *stage* says where the work resumes. What goes to one destination has
+states of its own, see app.store.delivery. All times are aware and UTC.
 """
 
 from collections.abc import Mapping
@@ -27,7 +31,8 @@ class State(StrEnum):
     QUEUED = "queued"  # the node: it claims the job when it has room
     RUNNING = "running"  # the owner of the lease, until the lease is over
     WAITING = "waiting"  # the clock: the job is queued again when it is due
-    DONE = "done"  # nobody: the archive holds the results
+    DELIVERING = "delivering"  # the couriers, or who releases what is held
+    DONE = "done"  # nobody: every archive has shown that it holds the results
     FAILED = "failed"  # a person: the reason says what to mend before a retry
     CANCELLED = "cancelled"  # nobody, unless a person retries it
     SUPERSEDED = "superseded"  # nobody, unless the study, as it grows, asks for it again
@@ -39,6 +44,8 @@ class Event(StrEnum):
     CREATED = "created"
     CLAIMED = "claimed"
     PASSED = "passed"
+    HANDED_OVER = "handed_over"
+    RESENT = "resent"
     FINISHED = "finished"
     POSTPONED = "postponed"
     DUE = "due"
@@ -56,6 +63,12 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.QUEUED, Event.CLAIMED): State.RUNNING,
     (State.RUNNING, Event.PASSED): State.RUNNING,
     (State.RUNNING, Event.FINISHED): State.DONE,
+    (State.RUNNING, Event.HANDED_OVER): State.DELIVERING,
+    (State.DELIVERING, Event.FINISHED): State.DONE,
+    (State.DELIVERING, Event.GAVE_UP): State.FAILED,
+    (State.DELIVERING, Event.RESENT): State.DELIVERING,
+    (State.FAILED, Event.RESENT): State.DELIVERING,
+    (State.DONE, Event.RESENT): State.DELIVERING,
     (State.RUNNING, Event.POSTPONED): State.WAITING,
     (State.WAITING, Event.DUE): State.QUEUED,
     (State.RUNNING, Event.GAVE_UP): State.FAILED,
@@ -66,15 +79,18 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.QUEUED, Event.CANCELLED): State.CANCELLED,
     (State.WAITING, Event.CANCELLED): State.CANCELLED,
     (State.RUNNING, Event.CANCELLED): State.CANCELLED,  # the owner finds out by its fence
+    (State.DELIVERING, Event.CANCELLED): State.CANCELLED,  # what was sent stays sent
     (State.QUEUED, Event.SUPERSEDED): State.SUPERSEDED,
     (State.WAITING, Event.SUPERSEDED): State.SUPERSEDED,
     (State.RUNNING, Event.SUPERSEDED): State.SUPERSEDED,  # the owner finds out by its fence
+    (State.DELIVERING, Event.SUPERSEDED): State.SUPERSEDED,
     (State.FAILED, Event.SUPERSEDED): State.SUPERSEDED,
     (State.CANCELLED, Event.SUPERSEDED): State.SUPERSEDED,
     (State.DONE, Event.SUPERSEDED): State.SUPERSEDED,  # its results stay where they are
     (State.SUPERSEDED, Event.REVIVED): State.QUEUED,
 }
 """Every arrow there is; None stands for a job that does not exist yet."""
+
 
 PRIORITY_STEP = timedelta(minutes=10)
 """What one step of priority is worth: a job made so much earlier comes first all the same."""

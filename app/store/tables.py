@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from app.store.delivery import DeliveryEvent, DeliveryState
 from app.store.jobs import Event, RemoteState, State, StudyState
 
 UID = String(64)  # PS3.5 9: a UID has at most 64 characters
@@ -48,7 +49,7 @@ class Utc(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC)
 
 
-Word = State | Event | StudyState | RemoteState
+Word = State | Event | StudyState | RemoteState | DeliveryState | DeliveryEvent
 
 
 def _word(kind: type[Word]) -> Enum:
@@ -78,6 +79,8 @@ class Table(DeclarativeBase):
         Event: _word(Event),
         StudyState: _word(StudyState),
         RemoteState: _word(RemoteState),
+        DeliveryState: _word(DeliveryState),
+        DeliveryEvent: _word(DeliveryEvent),
         int: Integer,
         float: Float,
     }
@@ -230,3 +233,51 @@ class JobEvents(Table):
     stage: Mapped[str] = mapped_column(String(32))
     seconds: Mapped[float | None]
     detail: Mapped[str] = mapped_column(Text)
+
+
+class Deliveries(Table):
+    """One row a job and destination: what goes there, and whether the archive holds it."""
+
+    __tablename__ = "deliveries"
+
+    job_id: Mapped[str] = mapped_column(String(64), ForeignKey("jobs.id"), primary_key=True)
+    destination: Mapped[str] = mapped_column(String(80), primary_key=True)
+    state: Mapped[DeliveryState]
+    forms: Mapped[Any] = mapped_column(JSON)
+    attempts: Mapped[int]
+    due_at: Mapped[datetime]
+    sent_at: Mapped[datetime | None]
+    proved_at: Mapped[datetime | None]
+    transaction_uid: Mapped[str | None] = mapped_column(UID)
+    reason: Mapped[str] = mapped_column(Text)
+    proof: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    __table_args__ = (Index(None, "destination", "state", "due_at"), Index(None, "state"))
+
+
+class DeliveryEvents(Table):
+    """The history of deliveries; append-only, written with the state that it explains."""
+
+    __tablename__ = "delivery_events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(64), ForeignKey("jobs.id"), index=True)
+    destination: Mapped[str] = mapped_column(String(80))
+    at: Mapped[datetime]
+    event: Mapped[DeliveryEvent]
+    state: Mapped[DeliveryState]
+    detail: Mapped[str] = mapped_column(Text)
+
+
+class Commitments(Table):
+    """One row a storage commitment that we asked an archive for, with its report."""
+
+    __tablename__ = "commitments"
+
+    transaction_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    ae_title: Mapped[str] = mapped_column(String(16))
+    asked_at: Mapped[datetime]
+    reported_at: Mapped[datetime | None]
+    report: Mapped[Any] = mapped_column(JSON(none_as_null=True), nullable=True)
