@@ -11,7 +11,9 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from app.config import Assemble, Config, FilesArchive, Jobs
+from app.config import Assemble, Config, Jobs
+from app.config_archives import Deliver, FilesArchive
+from app.config_routes import Destination
 from app.dicom.series import read_header
 from app.errors import DONE, INPUT_WRONG, NODE_WRONG, ConfigError, StudyError, UnreadableDicom
 from app.installed import install, start_crew
@@ -24,6 +26,7 @@ from app.store.store import Store
 log = logging.getLogger(__name__)
 
 OUTPUT = "output"
+UNSETTLED = State.QUEUED, State.RUNNING, State.WAITING, State.DELIVERING
 
 
 def run_batch(config: Config, source: Path, output: Path, models: Path | None) -> int:
@@ -57,12 +60,14 @@ def run_batch(config: Config, source: Path, output: Path, models: Path | None) -
 
 
 def _for_batch(config: Config, scratch: Path, output: Path) -> Config:
-    routes = [route.model_copy(update={"deliver_to": (OUTPUT,)}) for route in config.routes]
+    only = {"deliver_to": (Destination(archive=OUTPUT),)}
+    routes = [route.model_copy(update=only) for route in config.routes]
     return config.model_copy(
         update={
             "data": scratch,
             "assemble": Assemble(settle_s=0),
             "jobs": Jobs(attempts=1),
+            "deliver": Deliver(give_up_h=0),
             "archives": {OUTPUT: FilesArchive(kind="files", path=output.resolve())},
             "routes": tuple(routes),
         }
@@ -99,7 +104,7 @@ def _import(source: Path, store: Store) -> int:
 
 def _unsettled(store: Store) -> bool:
     counts = store.counts()
-    return any(counts.get(state) for state in (State.QUEUED, State.RUNNING, State.WAITING))
+    return any(counts.get(state) for state in UNSETTLED)
 
 
 def _verdict(store: Store, studies: set[str], unreadable: int) -> int:

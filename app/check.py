@@ -20,7 +20,7 @@ def warnings(config: Config, models: Mapping[str, Installed]) -> Iterator[str]:
     yield from overlapping(config.routes)
     used = {route.model for route in config.routes}
     yield from (f"models.{name}: no route names it" for name in models if name not in used)
-    named = {name for route in config.routes for name in route.deliver_to}
+    named = {each.archive for route in config.routes for each in route.deliver_to}
     named |= {source.archive for source in config.sources} | config.counted
     yield from (
         f"archives.{name}: neither a route nor a source names it"

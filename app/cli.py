@@ -17,8 +17,10 @@ from app.config import Config, config_path, load_config
 from app.dicom.encoded import is_uid
 from app.errors import DONE, INPUT_WRONG, NODE_WRONG, ConfigError, NodeError, StudyError
 from app.log import set_up
+from app.store.delivery import UNSETTLED, DeliveryState
 from app.store.jobs import State, StudyState
 from app.store.store import Store
+from app.story import story_of
 from app.trace_words import trace
 
 Command = Callable[[argparse.Namespace, Config], int]
@@ -88,6 +90,20 @@ def parser() -> argparse.ArgumentParser:
         ("cancel", _cancel, "cancel a job"),
     ):
         add(name, command, words, asks=True).add_argument("id", help="job id or study UID")
+    deliveries = add(
+        "deliveries", _deliveries, "list what is not proved to be in its archive", asks=True
+    )
+    deliveries.add_argument("--state", type=DeliveryState, choices=list(DeliveryState))
+    deliveries.add_argument("--limit", type=int, default=1000)
+    deliver = add("deliver", _deliver, "try waiting deliveries now", asks=True)
+    deliver.add_argument("--pending", action="store_true", required=True, help="all that wait")
+    for name, command, words in (
+        ("release", _release, "let results that are held for review be sent"),
+        ("resend", _resend, "send a job's results again, whatever became of them"),
+    ):
+        sub = add(name, command, words, asks=True)
+        sub.add_argument("id", help="job id")
+        sub.add_argument("--to", metavar="DESTINATION", help="this one alone")
     complete = add("complete", _complete, "say that a study is complete now", asks=True)
     complete.add_argument("study", help="study UID")
     add("refused", _refused, "list what the door refused or put aside, newest first", asks=True)
@@ -219,21 +235,7 @@ def _show(args: argparse.Namespace, config: Config) -> int:
         if remotes and store.trace(study_uid) is None and not store.study_events(study_uid):
             _print(args, {"remotes": remotes}, show.remotes(remotes))
             return DONE
-        replaced = store.replaced(job.id for job in jobs)
-        story = {
-            "study": asdict(store.study(study_uid)),
-            "remotes": remotes,
-            "study_events": [asdict(event) for event in store.study_events(study_uid)],
-            "trace": store.trace(study_uid),
-            "jobs": [
-                {
-                    **asdict(job),
-                    "replaces": replaced.get(job.id, []),
-                    "events": [asdict(event) for event in store.events(job.id)],
-                }
-                for job in jobs
-            ],
-        }
+        story = story_of(store, study_uid, jobs) | {"remotes": remotes}
     _print(args, story, show.story(story))
     return DONE
 
@@ -251,6 +253,38 @@ def _cancel(args: argparse.Namespace, config: Config) -> int:
         job = store.job(args.id)
         store.cancel(job.id, datetime.now(UTC))
     _print(args, {"job": job.id}, f"job {job.id} is cancelled")
+    return DONE
+
+
+def _deliveries(args: argparse.Namespace, config: Config) -> int:
+    with _store(config) as store:
+        states = [args.state] if args.state else [*UNSETTLED]
+        rows = store.deliveries(states=states, limit=args.limit)
+    _print(args, [asdict(each) for each in rows], show.deliveries(rows))
+    return DONE
+
+
+def _deliver(args: argparse.Namespace, config: Config) -> int:
+    with _store(config) as store:
+        number = store.hasten(datetime.now(UTC))
+    _print(args, {"due": number}, f"{number} waiting deliveries are due now")
+    return DONE
+
+
+def _release(args: argparse.Namespace, config: Config) -> int:
+    return _go_on(args, config, Store.release_held, "is released")
+
+
+def _resend(args: argparse.Namespace, config: Config) -> int:
+    return _go_on(args, config, Store.resend, "is sent again")
+
+
+def _go_on(args: argparse.Namespace, config: Config, move: Any, words: str) -> int:
+    with _store(config) as store:
+        job = store.job(args.id)
+        moved = [each.destination for each in move(store, job.id, args.to, datetime.now(UTC))]
+    told = f"job {job.id} {words} to {', '.join(moved)}"
+    _print(args, {"job": job.id, "destinations": moved}, told)
     return DONE
 
 

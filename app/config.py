@@ -2,18 +2,24 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from app.config_door import Door, Strict, Tls
+from app.config_archives import (
+    SENDER,
+    ArchiveConfig,
+    Deliver,
+    DicomwebArchive,
+    DimseArchive,
+    FilesArchive,
+    FolderArchive,
+)
+from app.config_door import Door, Strict
 from app.config_routes import NAME, Route
 from app.config_sources import Source
 from app.errors import ConfigError
-
-AE_TITLE = r"^[!-\[\]-~][ -\[\]-~]{0,15}$"
-"""PS3.5 table 6.2-1: printable, no backslash."""
 
 
 class Sender(Strict):
@@ -80,67 +86,6 @@ class Jobs(Strict):
     attempts: int = Field(200, ge=1, description="tries before a job fails for good")
 
 
-class FolderArchive(Strict):
-    """An archive that is a folder of DICOM files; needs no server."""
-
-    kind: Literal["folder"]
-    path: Path = Field(description="the folder; relative paths start at the data folder")
-
-
-class FilesArchive(Strict):
-    """A plain folder that gets one file an object; nothing can be asked of it."""
-
-    kind: Literal["files"]
-    path: Path = Field(description="the folder; relative paths start at the data folder")
-
-
-class DicomwebArchive(Strict):
-    """An archive that speaks DICOMweb, such as Orthanc."""
-
-    kind: Literal["dicomweb"]
-    url: str = Field(pattern=r"^https?://[^@\s]+$", description="root of the DICOMweb service")
-    user: str | None = Field(None, description="name for basic authentication")
-    password_env: str | None = Field(None, description="environment variable with the password")
-    token_env: str | None = Field(None, description="environment variable with a bearer token")
-    timeout_s: float = Field(60, gt=0, description="limit for each request")
-
-    @model_validator(mode="after")
-    def _one_way_to_authenticate(self) -> "DicomwebArchive":
-        if self.token_env and self.user:
-            raise ValueError("give either user and password_env or token_env")
-        if bool(self.user) != bool(self.password_env):
-            raise ValueError("user and password_env belong together")
-        return self
-
-
-class DimseArchive(Strict):
-    """An archive that speaks DIMSE: C-STORE, C-FIND with C-GET or C-MOVE."""
-
-    kind: Literal["dimse"]
-    host: str = Field(description="address of the archive's DICOM port")
-    port: int = Field(104, ge=1, le=65535, description="the archive's DICOM port")
-    ae_title: str = Field(pattern=AE_TITLE, description="the archive's AE title")
-    calling_ae_title: str | None = Field(
-        None, pattern=AE_TITLE, description="the AE title we call it with; else the door's"
-    )
-    retrieve: Literal["get", "move"] = Field(
-        "get", description="how studies are fetched: C-GET, or C-MOVE to our own door"
-    )
-    tls: Tls | None = Field(None, description="transport security towards the archive")
-    timeout_s: float = Field(60, gt=0, description="limit for each request")
-
-    @model_validator(mode="after")
-    def _can_be_trusted(self) -> "DimseArchive":
-        if self.tls is not None and self.tls.authorities is None:
-            raise ValueError("tls.authorities is needed: who signs the archive's certificate")
-        return self
-
-
-ArchiveConfig = Annotated[
-    FolderArchive | FilesArchive | DicomwebArchive | DimseArchive, Field(discriminator="kind")
-]
-
-
 class Model(Strict):
     """A model that the node runs."""
 
@@ -160,6 +105,7 @@ class Config(Strict):
     )
     workers: Workers = Field(default_factory=Workers, description="the processes that compute")
     jobs: Jobs = Field(default_factory=Jobs, description="how jobs are kept alive")
+    deliver: Deliver = Field(default_factory=Deliver, description="how results are sent")
     archives: dict[Annotated[str, Field(pattern=NAME)], ArchiveConfig] = Field(
         min_length=1, description="where results go, by name"
     )
@@ -170,6 +116,11 @@ class Config(Strict):
     @model_validator(mode="after")
     def _names_fit_together(self) -> "Config":
         faults = [
+            *(
+                f"archives.{name}: this name is kept for the peer that sent a study"
+                for name in self.archives
+                if name == SENDER
+            ),
             *_repeated("models", [model.name for model in self.models]),
             *_repeated("routes", [route.name for route in self.routes]),
             *_repeated("sources", [source.archive for source in self.sources]),
@@ -189,9 +140,9 @@ class Config(Strict):
             if route.model not in models:
                 faults.append(f"routes.{route.name}.model: no model is named {route.model!r}")
             faults += [
-                f"routes.{route.name}.deliver_to: no archive is named {name!r}"
-                for name in route.deliver_to
-                if name not in self.archives
+                f"routes.{route.name}.deliver_to: no archive is named {each.archive!r}"
+                for each in route.deliver_to
+                if each.archive not in {*self.archives, SENDER}
             ]
         if faults:
             raise ValueError("; ".join(faults))

@@ -304,6 +304,18 @@ def _not_a_boolean(value: Any) -> Any:
 Mode = Annotated[Literal["live", "shadow", "off"], BeforeValidator(_not_a_boolean)]
 
 
+class Destination(Strict):
+    """One archive that gets the results of a route."""
+
+    archive: str = Field(description="name of the archive; `sender`: the peer that sent the study")
+    hold: bool = Field(False, description="true: results wait until a person releases them")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"archive": value} if isinstance(value, str) else value
+
+
 class Route(Strict):
     """Which series of a study a model reads and where its results go."""
 
@@ -321,7 +333,9 @@ class Route(Strict):
     take: Literal["one", "all"] = Field(
         "one", description="`all`: a job for each series that fits the first role"
     )
-    deliver_to: tuple[str, ...] = Field(min_length=1, description="archives that get the results")
+    deliver_to: tuple[Destination, ...] = Field(
+        min_length=1, description="archives that get the results, by name"
+    )
     priority: int = Field(0, ge=-100, le=100, description="higher runs first")
 
     @model_validator(mode="after")
@@ -331,6 +345,10 @@ class Route(Strict):
         return self
 
     def _faults(self) -> Iterator[InitErrorDetails]:
+        names = [each.archive for each in self.deliver_to]
+        for n, name in enumerate(names):
+            if name in names[:n]:
+                yield _fault(("deliver_to", n), f"{name} stands there twice")
         for name, condition, place in self._conditions():
             if isinstance(condition, SameAs | AcquiredWithin):
                 others = [each for each in self.inputs if each != name]

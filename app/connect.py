@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-from app.config import ArchiveConfig, Config, DicomwebArchive, DimseArchive
+from app.config import Config
+from app.config_archives import ArchiveConfig, DicomwebArchive, DimseArchive
 from app.config_door import Peer
 from app.dicom import association, qido
 from app.dicom.calling import Line

@@ -11,9 +11,10 @@
       - ArchiveUnavailable
       - OutOfResources
       - WorkerLost
-      - StudyGrows             more arrived before the result was sent: it waits for the routing
+      - NotShownYet            the archive took the result and does not list it: it is asked again
       - Interrupted            the node is stopping: the job is handed back, nothing is counted
     + DeliveryRefused          the archive said no: a person must look
+      - FormRefused            it does not take this kind of object: another form is sent, if any
     + ArchiveRefused           the archive does not give what was asked of it: a person must look
     + ResultRejected           a result failed a check of ours and does not leave
     + ModelError               weights or output are not what the card promised
@@ -92,8 +93,8 @@ class WorkerLost(TransientError):
     attempts = 3
 
 
-class StudyGrows(TransientError):
-    """The study is not routed as it is by now; the result is held until it is."""
+class NotShownYet(TransientError):
+    """The archive took the result and does not list it yet; it is asked again."""
 
 
 class Interrupted(TransientError):
@@ -102,6 +103,10 @@ class Interrupted(TransientError):
 
 class DeliveryRefused(NodeError):
     """The archive refused the result; a person must look."""
+
+
+class FormRefused(DeliveryRefused):
+    """The archive does not take this kind of object."""
 
 
 class ArchiveRefused(NodeError):

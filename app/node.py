@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from uuid import uuid4
 
 from app.config import Config
+from app.couriers import Couriers
 from app.errors import NodeError, TransientError
 from app.graph import run as run_graph
 from app.installed import Crew, Installed
-from app.pipeline import JOB_STAGES
 from app.pipeline.assemble import complete_at, rules_for
 from app.pipeline.work import StudyWork, Work
 from app.runner import StageRunner, now
@@ -47,6 +47,7 @@ class Node:
         self.feed = Feed()
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{uuid4().hex[:6]}"
         self.runner = StageRunner(config, store, models=models, crew=crew, left=self._left)
+        self.couriers = Couriers(config, store, now)
         self._inside: set[Work] = set()
         self._not_before: dict[StudyWork, float] = {}
         self._lock = threading.Lock()
@@ -59,9 +60,10 @@ class Node:
     def run(self, done: Callable[[], bool]) -> None:
         """Run until stopped, or until `done` says so when nothing is due.
 
-        The graph runs in a thread of its own: a stage that cannot be interrupted, such as a
-        delivery to an archive that hangs, then does not hold up the end of the node. Its job is
-        handed back; sending its result twice is harmless, since it is the same object.
+        The graph and the couriers run in threads of their own: a stage that cannot be interrupted
+        or a delivery to an archive that hangs then does not hold up the end of the node. Such a job
+        is handed back, such a delivery goes on at the next start; sending a result twice is
+        harmless, since it is the same object.
         """
         graph = threading.Thread(target=self._run_graph, name="graph", daemon=True)
         graph.start()
@@ -70,6 +72,8 @@ class Node:
             self._keep_leases()
             graph.join(POLL_S)
         self.runner.hand_back_all()
+        left_s = min(self._stop_at - time.monotonic(), self.config.workers.stop_s)
+        self.couriers.drain(max(0.0, left_s) + LAST_CALL_S)
         if self._graph_error is not None:
             raise self._graph_error
 
@@ -115,6 +119,7 @@ class Node:
                 try:
                     self._keep_leases()
                     self._offer_due()
+                    self.couriers.look()
                     if self.idle and done():
                         break
                 except TransientError as error:
@@ -140,8 +145,8 @@ class Node:
         with self._lock:
             room = self.config.jobs.in_flight - len(self._inside)
         if room > 0:
-            lease_s, last = self.config.jobs.lease_s, JOB_STAGES[-1]
-            for job in self.store.claim(self.owner, now(), lease_s, limit=room, held_at=last):
+            lease_s = self.config.jobs.lease_s
+            for job in self.store.claim(self.owner, now(), lease_s, limit=room):
                 if work_of_job := self.runner.take(job):
                     self._enter(work_of_job)
 

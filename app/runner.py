@@ -21,7 +21,6 @@ from app.errors import (
     ModelError,
     NodeError,
     SeveralPatients,
-    StudyGrows,
     TransientError,
 )
 from app.faults import crash_point
@@ -89,7 +88,7 @@ class StageRunner:
         return self._run(work, Stage.ENCODE, self._stages.encode)
 
     def deliver(self, work: JobWork) -> None:
-        """Bring the objects to the archives and settle the job."""
+        """Hand the objects over to the couriers of their destinations."""
         self._run(work, Stage.DELIVER, self._stages.deliver)
         self._left(work)
 
@@ -152,7 +151,7 @@ class StageRunner:
         self, work: JobWork, job: Job, stage: Stage, seconds: float, told: str
     ) -> JobWork:
         if stage is JOB_STAGES[-1]:
-            self._settle(job, lambda job: self.store.finish(job, seconds, told, now()))
+            self._settle(job, lambda job: self._hand_over(job, seconds, told))
             self._stages.tidy(job)
             return replace(work, ended=True)
         following = JOB_STAGES[JOB_STAGES.index(stage) + 1]
@@ -165,15 +164,20 @@ class StageRunner:
             self._held[job.id] = moved
         return work
 
+    def _hand_over(self, job: Job, seconds: float, told: str) -> None:
+        """Let couriers bring the results where they go; in shadow mode the job is done."""
+        wanted = self._stages.deliveries(job)
+        if wanted:
+            self.store.hand_over(job, wanted, seconds, told, now())
+        else:
+            self.store.finish(job, seconds, told, now())
+
     def _note_failure(self, job: Job, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"
         if isinstance(error, LeaseLost):
             raise error
         if isinstance(error, Interrupted):
             self.store.hand_back(job, reason, now())
-        elif isinstance(error, StudyGrows):
-            log.info("is held: %s", error)
-            self.store.postpone(job, now(), reason, now(), counts=False)
         elif isinstance(error, TransientError):
             self._try_later(job, error, reason)
         elif isinstance(error, NodeError):

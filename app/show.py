@@ -1,10 +1,11 @@
 """What the job log says, in words for a terminal."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from app.store.delivery import Delivery
 from app.store.jobs import DoorEvent, Job, JobEvent, StudyRow
 from app.trace_words import trace
 
@@ -93,7 +94,33 @@ def story(told: Mapping[str, Any]) -> str:
         if job["reason"]:
             lines.append(f"  {job['reason']}")
         lines += [_job_line(event) for event in job["events"]]
+        lines += _where(job["deliveries"], job["delivery_events"])
     return "\n".join(lines)
+
+
+def _where(
+    deliveries: Iterable[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Say of each destination whether it holds the results, and what happened on the way."""
+    for each in deliveries:
+        told = each["proof"] if each["state"] == "proved" else each["reason"]
+        forms = ", ".join(each["forms"])
+        yield f"  to {each['destination']} ({forms}): {each['state']}{told and f', {told}'}"
+        for event in events:
+            if event["destination"] == each["destination"]:
+                detail = f"{event['event']:10}  {event['detail']}"
+                yield f"    {_time(event['at'])}  {detail}".rstrip()
+
+
+def deliveries(rows: Iterable[Delivery]) -> str:
+    """Return a table of what goes where."""
+    head = f"{'job':12}  {'to':16}  {'state':9}  {'tries':5}  {'due':19}  forms, reason or proof"
+    lines = [
+        f"{each.job_id:12}  {each.destination:16}  {each.state:9}  {each.attempts:5}  "
+        f"{_time(each.due_at)}  {'+'.join(each.forms)}  {each.reason or each.proof}".rstrip()
+        for each in rows
+    ]
+    return "\n".join([head, *lines]) if lines else "nothing of that kind"
 
 
 def job_lines(events: Iterable[JobEvent]) -> list[str]:

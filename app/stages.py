@@ -6,18 +6,17 @@ through; `app.runner` sorts them.
 
 import shutil
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from app.config import Config
+from app.destinations import bundles, deliveries_of
 from app.dicom.series import Series
-from app.faults import crash_point
-from app.files import make_folder, read_json, write_json
+from app.files import make_folder
 from app.installed import Crew, Installed
-from app.pipeline.deliver import deliver
 from app.pipeline.infer import LABELS, VOLUMES
-from app.results.segmentation import SEG
+from app.results.forms import ENCODED
+from app.store.delivery import NewDelivery
 from app.store.jobs import Job, SeriesRow
 from app.store.store import Store
 
@@ -122,28 +121,32 @@ class JobStages:
                     "digest": job.digest,
                 },
                 "version": job.version,
+                "bundles": bundles(self._destinations(job)),
             },
             self._config.workers.stage_timeout_s,
         )
         return encoded
 
     def deliver(self, job: Job) -> dict[str, Any]:
-        """Bring the objects to every archive of the route that has not confirmed them yet."""
-        route = self._config.route(job.route)
-        if route.mode == "shadow":
-            return {"shadow:": f"nothing was sent; the results lie in {self._folder(job) / SEG}"}
-        self._store.publish(job, datetime.now(UTC))
-        folder = self._folder(job) / "deliver"
-        make_folder(folder)
-        proofs = {}
-        for name in route.deliver_to:
-            note = folder / f"{name}.json"
-            if not note.exists():
-                receipt = deliver([self._folder(job) / SEG], name, self._config.archives[name])
-                crash_point("deliver.stored")
-                write_json(note, receipt.to_json())
-            proofs[name] = read_json(note)["proof"]
-        return {"delivered": proofs}
+        """Say where the results go; couriers bring them there once this is in the job log."""
+        wanted = self.deliveries(job)
+        if not wanted:
+            return {"shadow:": f"nothing is sent; the results lie in {self._folder(job) / ENCODED}"}
+        return {"to": [self._told(each) for each in wanted]}
+
+    def deliveries(self, job: Job) -> list[NewDelivery]:
+        """Return what is to be delivered; nothing while the route is in shadow mode."""
+        shadow = self._config.route(job.route).mode == "shadow"
+        return [] if shadow else self._destinations(job)
+
+    def _destinations(self, job: Job) -> list[NewDelivery]:
+        route, card = self._config.route(job.route), self._models[job.model].card
+        return deliveries_of(self._config, route, card, self._store.study(job.study_uid).source)
+
+    @staticmethod
+    def _told(delivery: NewDelivery) -> str:
+        held = " held" if delivery.held else ""
+        return f"{delivery.destination}{held} ({'+'.join(delivery.forms)})"
 
     def tidy(self, job: Job) -> None:
         """Remove what only a job that goes on needs: volumes are a hundred megabytes and more."""

@@ -71,6 +71,12 @@ class Archive:
     authorizations: list[str] = field(default_factory=list)
     asked: int = 0
     """How many QIDO requests were answered."""
+    down: bool = False
+    """Whether every request is answered with 503."""
+    keeps_as: str | None = None
+    """The PatientID under which it lists what it gets, if not the object's own."""
+    chokes_on: set[str] = field(default_factory=set)
+    """SOP Instance UIDs of the objects to which it always answers 503."""
     url: str = ""
     closing: threading.Event = field(default_factory=threading.Event)
 
@@ -94,7 +100,13 @@ class Archive:
         ds = pydicom.dcmread(io.BytesIO(self.held[sop_uid]), stop_before_pixels=True)
         if (ds.StudyInstanceUID, ds.SeriesInstanceUID) != (study_uid, series_uid):
             return []
-        return [{"00080018": {"vr": "UI", "Value": [sop_uid]}}]
+        patient_id = self.keeps_as or str(ds.get("PatientID", ""))
+        return [
+            {
+                "00080018": {"vr": "UI", "Value": [sop_uid]},
+                "00100020": {"vr": "LO", "Value": [patient_id]},
+            }
+        ]
 
 
 @contextmanager
@@ -120,6 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         match = re.fullmatch(r"/dicom-web/studies/([^/]+)/series/([^/]+)/instances", parts.path)
         wanted = parse_qs(parts.query).get("SOPInstanceUID", [""])[0]
+        if self.archive.down:
+            self._answer(503)
+            return
         self.archive.asked += 1
         self.archive.authorizations.append(self.headers.get("Authorization", ""))
         found = self.archive.find(match[1], match[2], wanted) if match else []
@@ -134,6 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.archive.posts.append(len(self.body))
         self.archive.authorizations.append(self.headers.get("Authorization", ""))
         self.fault = self.archive.faults.popleft() if self.archive.faults else {"kind": "none"}
+        if self.archive.chokes_on and _sop_uid_in(self.body) in self.archive.chokes_on:
+            self.fault = unavailable(503)
         getattr(self, f"_do_{self.fault['kind']}")()
 
     def _do_none(self) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 from app import show
 from app.config import load_config
 from app.installed import install, start_crew
-from app.pipeline import JOB_STAGES
 from app.pipeline.assemble import complete_at, rules_for
 from app.pipeline.work import StudyWork
 from app.runner import StageRunner, now
@@ -120,10 +119,10 @@ class Bench:
     def _tick(self) -> None:
         for study in self.store.open_studies():
             complete_at(study, rules_for(study.source, self.config.assemble))
-        self.store.claim("idle", now(), 30, limit=0, held_at=JOB_STAGES[-1])
+        self.store.claim("idle", now(), 30, limit=0)
 
     def _claim(self) -> None:
-        (job,) = self.store.claim("bench", now(), 30, held_at=JOB_STAGES[-1])
+        (job,) = self.store.claim("bench", now(), 30)
         assert job.owner == "bench"
 
     def _keep(self) -> None:

@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "files": set[str](),
     "faults": set[str](),
     "log": set[str](),
-    "config": {"config_door", "config_routes", "config_sources"},
+    "config": {"config_archives", "config_door", "config_routes", "config_sources"},
+    "config_archives": {"config_door", "results.forms"},
     "config_door": set[str](),
     "config_routes": {"config_door", "dicom.facts", "dicom.keywords"},
     "tls": {"config_door"},
@@ -35,13 +36,14 @@ MAY_IMPORT = {
     "dicom": set[str](),
     "models": {"dicom"},
     "results": {"dicom", "models"},
-    "pipeline": {"dicom", "models", "results", "config", "config_routes", "tls"},
+    "pipeline": {"dicom", "models", "results", "config", "config_archives", "config_routes", "tls"},
     "store": set[str](),
     "door": {"child", "dicom", "store", "config", "config_door", "tls", "pipeline.receive"},
     "fetch": {
         *(
             "child",
             "config",
+            "config_archives",
             "config_routes",
             "config_sources",
             "dicom",
@@ -67,6 +69,7 @@ ONLY_IN = {
     "dynamic_network_architectures": ("app/models/runners/",),
     "pydantic": (
         "app/config.py",
+        "app/config_archives.py",
         "app/config_door.py",
         "app/config_sources.py",
         "app/config_routes.py",
@@ -88,6 +91,7 @@ LIGHT = {
 
 MAY_CATCH_EVERYTHING = {
     "app/runner.py": "the one place where a stage's errors end",
+    "app/couriers.py": "the one place where a delivery's errors end",
     "app/node.py": "the main loop: raised again in the main thread",
     "app/door/association.py": "the edge of a peer's thread: it is told that it failed",
     "app/door/negotiation.py": "pynetdicom raises anything on hostile input",

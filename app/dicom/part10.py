@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydicom.filereader import read_partial
+
 from app.dicom.dimse import IMPLEMENTATION_NAME, IMPLEMENTATION_UID
 from app.dicom.encoded import Identifiers, read_identifiers
 from app.errors import UnreadableDicom
 
 PREFIX = b"DICM"
 META_AT = 128 + len(PREFIX)
+PATIENT_ID = 0x00100020
 GROUP_LENGTH_SIZE = 12  # (0002,0000) UL, always the first element
 
 
@@ -60,6 +63,13 @@ def read_part10(path: Path) -> Part10:
             dataset_at=dataset_at,
             size=len(file) - dataset_at,
         )
+
+
+def patient_id(path: Path) -> str:
+    """Return the PatientID of a file of ours; nothing behind it is read."""
+    with path.open("rb") as file:
+        ds = read_partial(file, stop_when=lambda tag, _vr, _length: tag > PATIENT_ID)
+    return str(ds.get("PatientID", "")).strip()
 
 
 def dataset_sha256(path: Path) -> str:

@@ -1,9 +1,10 @@
 """C-STORE as its user (PS3.4 Annex B): objects to a peer, and its word that it holds them."""
 
 import mmap
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from app.dicom import command as dimse
 from app.dicom.association import Association, Proposal
@@ -11,7 +12,7 @@ from app.dicom.calling import Line, answer
 from app.dicom.encoded import Identifiers
 from app.dicom.part10 import Part10, read_part10
 from app.dicom.query import FIND, MEDIUM, PLAIN, search
-from app.errors import ArchiveRefused, ArchiveUnavailable, DeliveryRefused, NodeError
+from app.errors import ArchiveRefused, DeliveryRefused, FormRefused, NodeError, NotShownYet
 
 WARNINGS = {
     0xB000: "it changed elements",
@@ -20,32 +21,39 @@ WARNINGS = {
 }
 """PS3.4 table B.2-1: the object is kept."""
 
+UNSUPPORTED_CLASS = 0x0122
 REASONS = {
     0x0111: "it has another object of this UID",
     0x0117: "it does not take the UID",
-    0x0122: "it does not support the SOP class",
     0x0124: "our AE title may not store there; give it the right",
 }
 
 
-def send(line: Line, files: Sequence[Path]) -> str:
-    """Store Part 10 files; return who says that they are held.
+Proof = Literal["query", "commitment", "status"]
 
-    A peer that answers C-FIND is asked, before and after; else its status must do.
+
+def send(line: Line, files: Sequence[Path], proof: Proof = "query") -> str:
+    """Store Part 10 files; return what the peer says of them.
+
+    With `query` it is asked by C-FIND, before and after, whether it holds them. Else its status is
+    all that is told: to be believed, or to be followed by a request to commit itself.
     """
     try:
-        return _send(line, files)
+        return _send(line, files, proof)
     except ArchiveRefused as error:
         raise DeliveryRefused(str(error)) from error
 
 
-def _send(line: Line, files: Sequence[Path]) -> str:
+def _send(line: Line, files: Sequence[Path], proof: Proof) -> str:
     parts = [read_part10(file) for file in files]
     uids = [part.identifiers for part in parts]
     kinds = {(each.identifiers.sop_class_uid, each.transfer_syntax) for each in parts}
     storage = [Proposal(abstract=one, syntaxes=(syntax,)) for one, syntax in sorted(kinds)]
-    with line.association([*storage, Proposal(abstract=FIND, syntaxes=PLAIN)]) as association:
+    asks = [Proposal(abstract=FIND, syntaxes=PLAIN)] if proof == "query" else []
+    with line.association([*storage, *asks]) as association:
         held = _held(line, association, uids)
+        if held is None and proof == "query":
+            raise line.unsupported("C-FIND, by which `proof: query` is had, or give another proof,")
         told = [
             _store(line, association, file, part)
             for file, part in zip(files, parts, strict=True)
@@ -54,12 +62,10 @@ def _send(line: Line, files: Sequence[Path]) -> str:
         listed = held if held is None else _held(line, association, uids)
     warnings = "".join(f", with a warning: {words}" for words in sorted({*told} - {""}))
     if listed is None:
-        return (
-            f"answered C-STORE of {_objects(uids)} with success; C-FIND cannot be asked{warnings}"
-        )
+        return f"answered C-STORE of {_objects(uids)} with success{warnings}"
     missing = sorted({each.sop_uid for each in uids} - listed)
     if missing:
-        raise ArchiveUnavailable(f"{line.peer.name}: does not list {', '.join(missing)} (yet)")
+        raise NotShownYet(f"{line.peer.name}: does not list {', '.join(missing)} (yet)")
     before = f", {len(held or ())} of them before this try" if held else ""
     return f"lists {_objects(uids)} (C-FIND){before}{warnings}"
 
@@ -94,14 +100,9 @@ def _store(line: Line, association: Association, file: Path, part: Part10) -> st
     uids = part.identifiers
     context = association.context(uids.sop_class_uid, part.transfer_syntax)
     if context is None:
-        raise line.unsupported("C-STORE of the results' SOP class")
+        raise FormRefused(str(line.unsupported("C-STORE of the result's SOP class")))
     extra: dict[int, int | str] = {dimse.PRIORITY: MEDIUM, dimse.AFFECTED_UID: uids.sop_uid}
-    with (
-        file.open("rb") as stream,
-        closing(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)) as content,
-        memoryview(content) as whole,
-        whole[part.dataset_at :] as dataset,
-    ):
+    with _mapped(file, part.dataset_at) as dataset:
         message_id = association.request(context, dimse.C_STORE_RQ, dataset, extra)
     said, _ = answer(association, dimse.C_STORE_RQ, message_id)
     if said.status and said.status not in WARNINGS:
@@ -109,8 +110,23 @@ def _store(line: Line, association: Association, file: Path, part: Part10) -> st
     return WARNINGS.get(said.status, "")
 
 
+@contextmanager
+def _mapped(file: Path, start: int) -> Iterator[memoryview]:
+    """Give the file's bytes from `start` without reading them into memory."""
+    with file.open("rb") as stream:
+        content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            yield memoryview(content)[start:]
+        finally:
+            # the traceback of a connection that broke still holds pieces; they end with it
+            with suppress(BufferError):
+                content.close()
+
+
 def _refused(line: Line, status: int) -> NodeError:
     """Busy passes by itself; anything else is the archive's word on the object."""
+    if status == UNSUPPORTED_CLASS:
+        return FormRefused(f"{line.peer.name}: does not support the SOP class (status 0122H)")
     words = REASONS.get(status)
     if words is None and status >> 12 == 0xC:  # noqa: PLR2004  # PS3.4 table B.2-1
         words = "it cannot understand the object"

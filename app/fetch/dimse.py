@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.config import DimseArchive
+from app.config_archives import DimseArchive
 from app.dicom.calling import Line
 from app.dicom.dimse import Status
 from app.dicom.query import Answer, Retrieved, find, get, move

@@ -1,6 +1,7 @@
 """Which kind of archive is asked in which way."""
 
-from app.config import Config, DicomwebArchive, DimseArchive
+from app.config import Config
+from app.config_archives import DicomwebArchive, DimseArchive
 from app.dicom.web import Web
 from app.errors import ConfigError
 from app.fetch.archive import Remote

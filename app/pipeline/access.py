@@ -3,7 +3,7 @@
 import os
 from typing import TypeVar
 
-from app.config import DicomwebArchive
+from app.config_archives import DicomwebArchive
 from app.dicom.web import Credentials, Web
 from app.errors import ConfigError
 

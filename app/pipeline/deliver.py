@@ -1,11 +1,14 @@
-"""Results → archive, until the archive proves that it holds them."""
+"""Results → archive: one try to bring them there, and who says that it holds them.
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+Couriers (app.couriers) decide when; here is how. Doing it again is harmless: the same objects go to
+the same places, and what an archive lists already is not sent.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from app.config import (
+from app.config_archives import (
     ArchiveConfig,
     DicomwebArchive,
     DimseArchive,
@@ -15,9 +18,15 @@ from app.config import (
 from app.dicom.dicomweb import Dicomweb
 from app.dicom.encoded import Identifiers
 from app.dicom.folder import FolderStore
-from app.dicom.part10 import read_part10
+from app.dicom.part10 import patient_id, read_part10
 from app.dicom.send import send
-from app.errors import ArchiveUnavailable, DeliveryRefused
+from app.errors import (
+    ArchiveUnavailable,
+    DeliveryRefused,
+    FormRefused,
+    NotShownYet,
+    ResultRejected,
+)
 from app.files import durable, make_folder
 from app.pipeline.access import connect
 from app.pipeline.line import line_to
@@ -25,47 +34,63 @@ from app.pipeline.line import line_to
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What an archive holds by its own word."""
+    """What an archive says of one delivery."""
 
-    destination: str
-    sop_uids: tuple[str, ...]
-    proof: str
+    told: str
     """A sentence: who says so."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON types."""
-        return asdict(self) | {"sop_uids": list(self.sop_uids)}
+    proved: bool
+    """Whether that shows that it holds all; else it must be asked to commit itself."""
 
 
-def deliver(files: Sequence[Path], name: str, archive: ArchiveConfig) -> Receipt:
-    """Bring Part 10 files to the archive called `name`; the receipt is the proof.
+def identifiers(files: Sequence[Path]) -> list[Identifiers]:
+    """Return what names each Part 10 file."""
+    return [read_part10(file).identifiers for file in files]
 
-    Doing it again is harmless: the same objects go to the same places.
-    """
-    uids = [read_part10(file).identifiers for file in files]
+
+def deliver(
+    files: Sequence[Path],
+    name: str,
+    archive: ArchiveConfig,
+    tables: Mapping[str, Path] | None = None,
+) -> Receipt:
+    """Bring Part 10 files, and tables by the names they get, to the archive called `name`."""
+    tables = tables or {}
+    _are_there([*files, *tables.values()])
+    uids = identifiers(files)
     match archive:
         case FolderArchive():
             FolderStore(name, archive.path).store(files, uids)
-            proof = f"{archive.path} lists {_objects(uids)}"
+            told = f"{archive.path} lists {_objects(uids)}"
         case FilesArchive():
-            _copy(files, uids, name, archive.path)
-            proof = f"{_objects(uids)} written to {archive.path}"
+            named = {f"{each.sop_uid}.dcm": file for each, file in zip(uids, files, strict=True)}
+            _copy(named | dict(tables), name, archive.path)
+            told = f"{len(named) + len(tables)} files written to {archive.path}"
         case DicomwebArchive():
-            proof = _send(files, uids, name, archive)
+            told = _send(files, uids, name, archive)
         case DimseArchive():
-            proof = f"{archive.ae_title.strip()} {send(line_to(name, archive), files)}"
-    return Receipt(destination=name, sop_uids=tuple(each.sop_uid for each in uids), proof=proof)
+            said = send(line_to(name, archive), files, archive.proof)
+            proved = archive.proof != "commitment"
+            return Receipt(told=f"{archive.ae_title.strip()} {said}", proved=proved)
+    return Receipt(told=told, proved=True)
+
+
+def _are_there(files: Sequence[Path]) -> None:
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise ResultRejected(
+            f"{', '.join(missing)} is not in the job's folder any more; have the study sent again"
+        )
 
 
 def _objects(uids: Sequence[Identifiers]) -> str:
     return "the object" if len(uids) == 1 else f"all {len(uids)} objects"
 
 
-def _copy(files: Sequence[Path], uids: Sequence[Identifiers], name: str, folder: Path) -> None:
+def _copy(files: Mapping[str, Path], name: str, folder: Path) -> None:
     try:
         make_folder(folder)
-        for file, each in zip(files, uids, strict=True):
-            with durable(folder / f"{each.sop_uid}.dcm") as copy:
+        for file_name, file in files.items():
+            with durable(folder / file_name) as copy:
                 copy.write(file.read_bytes())
     except OSError as error:
         raise ArchiveUnavailable(
@@ -76,13 +101,18 @@ def _copy(files: Sequence[Path], uids: Sequence[Identifiers], name: str, folder:
 def _send(
     files: Sequence[Path], uids: Sequence[Identifiers], name: str, archive: DicomwebArchive
 ) -> str:
+    patients = {patient_id(file) for file in files}
     with connect(Dicomweb, name, archive) as client:
         sent = [_send_one(client, file, each) for file, each in zip(files, uids, strict=True)]
         missing = [each.sop_uid for each in uids if not client.holds(each)]
+        warnings = sorted(client.warnings)
+        if client.patients - patients:
+            warnings.append("it keeps the result under another patient ID than its source has")
     if missing:
-        raise ArchiveUnavailable(f"{name}: does not list {', '.join(missing)} (yet)")
+        raise NotShownYet(f"{name}: does not list {', '.join(missing)} (yet)")
     before = f", {sent.count(False)} of them before this try" if not all(sent) else ""
-    return f"{archive.url} lists {_objects(uids)} (QIDO-RS){before}"
+    warned = "".join(f", with a warning: {each}" for each in warnings)
+    return f"{archive.url} lists {_objects(uids)} (QIDO-RS){before}{warned}"
 
 
 def _send_one(client: Dicomweb, file: Path, uids: Identifiers) -> bool:
@@ -95,6 +125,8 @@ def _send_one(client: Dicomweb, file: Path, uids: Identifiers) -> bool:
         return False
     try:
         client.store(file, uids)
+    except FormRefused:
+        raise
     except DeliveryRefused:
         if not client.holds(uids):
             raise

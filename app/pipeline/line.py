@@ -1,6 +1,6 @@
 """A `dimse` archive of the configuration → the line on which it is called."""
 
-from app.config import DimseArchive
+from app.config_archives import DimseArchive
 from app.dicom.association import Peer
 from app.dicom.calling import Line
 from app.tls import client_context

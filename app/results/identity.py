@@ -7,9 +7,14 @@ and a result made twice, here or in the batch composition, is the same DICOM obj
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from uuid import NAMESPACE_OID, uuid5
+from uuid import NAMESPACE_OID, uuid4, uuid5
 
 _NAMESPACE = uuid5(NAMESPACE_OID, "marginalia.results")
+
+
+def new_uid() -> str:
+    """Return a UID that nothing else has, for what is no result, such as a transaction."""
+    return f"2.25.{uuid4().int}"
 
 
 def input_digest(inputs: Mapping[str, Iterable[str]]) -> str:

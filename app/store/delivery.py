@@ -104,7 +104,8 @@ class Delivery:
     """Why it waits or was refused; empty while all is well."""
     proof: str
     """Who says that the archive holds it."""
-    created_at: datetime
+    began_at: datetime
+    """When it was made, released or sent anew: tries are given up so long after."""
     updated_at: datetime
 
     @classmethod

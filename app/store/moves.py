@@ -5,10 +5,11 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Exists, exists, insert, select, update
 
-from app.store.jobs import Event, Job, JobEvent, after
-from app.store.tables import JobEvents, Jobs
+from app.errors import StoreError
+from app.store.jobs import Event, Job, JobEvent, LeaseLost, State, StudyState, after
+from app.store.tables import JobEvents, Jobs, Studies
 
 FREE = {"owner": None, "lease_until": None}
 FRESH = {"attempts": 0, "orphanings": 0, "reason": ""}
@@ -21,6 +22,27 @@ def find_jobs(
     query = select(Jobs).where(*conditions).limit(limit)
     ordered = query.order_by(Jobs.turn_at, Jobs.id)
     return [Job.from_columns(**row) for row in connection.execute(ordered).mappings()]
+
+
+def find_job(connection: Connection, job_id: str) -> Job:
+    """Return the job, or say that there is none."""
+    found = find_jobs(connection, Jobs.id == job_id)
+    if not found:
+        raise StoreError(f"there is no job {job_id}")
+    return found[0]
+
+
+def held_job(connection: Connection, job: Job) -> Job:
+    """Return the job as it is by now, if who holds `job` still owns it."""
+    found = find_job(connection, job.id)
+    if (found.state, found.owner, found.fence) != (State.RUNNING, job.owner, job.fence):
+        raise LeaseLost(f"job {job.id} was taken from {job.owner} and is {found.state} by now")
+    return found
+
+
+def study_is_routed() -> Exists:
+    """Return the condition that nothing has come to a job's study since it was routed."""
+    return exists().where(Studies.study_uid == Jobs.study_uid, Studies.state == StudyState.ROUTED)
 
 
 def move(  # noqa: PLR0917  # all moves read alike

@@ -251,7 +251,7 @@ class Deliveries(Table):
     transaction_uid: Mapped[str | None] = mapped_column(UID)
     reason: Mapped[str] = mapped_column(Text)
     proof: Mapped[str] = mapped_column(Text)
-    created_at: Mapped[datetime]
+    began_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
     __table_args__ = (Index(None, "destination", "state", "due_at"), Index(None, "state"))

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert
 
+from app.store.deliveries import withdraw_deliveries
 from app.store.jobs import PRIORITY_STEP, Event, Job, JobEvent, NewJob, State, after
 from app.store.moves import FREE, FRESH, find_jobs, move
 from app.store.tables import JobEvents, Jobs
@@ -94,5 +95,6 @@ def _supersede(connection: Connection, job: Job, by: str | None, now: datetime) 
         sent = "its results stay in the archive"
     else:
         sent = "sending had begun, an archive may hold its results"
+    withdraw_deliveries(connection, job.id, reason, now)
     changes = FREE | {"superseded_by": by, "reason": reason}
     return move(connection, job, Event.SUPERSEDED, now, changes, f"{reason}; {sent}")

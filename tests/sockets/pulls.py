@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app.config import DimseArchive
+from app.config_archives import DimseArchive
 from app.dicom.part10 import header
 from app.door.intake import Intake
 from app.fetch.dimse import DimseRemote

@@ -2,7 +2,7 @@
 
 Covered: what counts as delivered, what is tried again and what is not, and that each is true for
 the archive afterwards. Not covered: TLS, archives that change what they are sent, storage
-commitment, and retries themselves (those belong to the job). Folders: test_deliver_folder.
+commitment, and when it is tried again (test_couriers). Folders: test_deliver_folder.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.config import DicomwebArchive
-from app.errors import ArchiveUnavailable, ConfigError, DeliveryRefused
+from app.config_archives import DicomwebArchive
+from app.errors import ArchiveUnavailable, ConfigError, DeliveryRefused, TransientError
 from app.pipeline.deliver import deliver
 from tests import archive as faults
 from tests.archive import Archive, Fault, running_archive
@@ -38,14 +38,11 @@ def dicomweb(archive: Archive, timeout_s: float = 5.0) -> DicomwebArchive:
 
 
 def test_a_delivery_has_a_receipt(archive: Archive, tmp_path: Path) -> None:
-    """It names the objects and says who says so; the archive holds the very bytes."""
+    """It says who says so; the archive holds the very bytes."""
     paths = [result(tmp_path), result(tmp_path)]
     receipt = deliver(paths, "pacs", dicomweb(archive))
-    assert receipt.to_json() == {
-        "destination": "pacs",
-        "sop_uids": [uid_of(path) for path in paths],
-        "proof": f"{archive.url} lists all 2 objects (QIDO-RS)",
-    }
+    assert receipt.proved
+    assert receipt.told == f"{archive.url} lists all 2 objects (QIDO-RS)"
     assert archive.held == {uid_of(path): path.read_bytes() for path in paths}
     assert len(archive.posts) == 2
 
@@ -56,7 +53,7 @@ def test_delivering_again_sends_nothing(archive: Archive, tmp_path: Path) -> Non
     deliver([path], "pacs", dicomweb(archive))
     receipt = deliver([path], "pacs", dicomweb(archive))
     assert len(archive.posts) == 1
-    assert "before this try" in receipt.proof
+    assert "before this try" in receipt.told
 
 
 TRANSIENT = [
@@ -65,6 +62,8 @@ TRANSIENT = [
     pytest.param(faults.unavailable(429, "7"), "asks to wait 7 s", id="429"),
     pytest.param(faults.unavailable(500), "HTTP 500", id="500"),
     pytest.param(faults.unavailable(507), "HTTP 507", id="507"),
+    pytest.param(faults.refusal(401), "credentials", id="401"),
+    pytest.param(faults.refusal(403), "rights", id="403"),
     pytest.param(faults.LIE, "does not list", id="200-empty"),
     pytest.param(faults.XML, "does not list", id="xml"),
     pytest.param(faults.refusal(202, 0xA700), "reason A700H", id="202-no-space"),
@@ -85,7 +84,7 @@ def test_what_passes_is_tried_again_and_then_whole(
     """Never a success the first time, never an empty body the second time (objects > 1 MB)."""
     path = result(tmp_path, size=size)
     archive.faults.append(fault)
-    with pytest.raises(ArchiveUnavailable, match=words) as caught:
+    with pytest.raises(TransientError, match=words) as caught:
         deliver([path], "pacs", dicomweb(archive, timeout_s=0.5))
     assert caught.value.retry
     assert "pacs" in str(caught.value)
@@ -110,7 +109,7 @@ def test_an_answer_without_lists_is_settled_by_asking(archive: Archive, tmp_path
     """An archive that stores and says nothing of it did store."""
     path = result(tmp_path)
     archive.faults.append(faults.QUIET)
-    assert deliver([path], "pacs", dicomweb(archive)).sop_uids == (uid_of(path),)
+    assert deliver([path], "pacs", dicomweb(archive)).proved
 
 
 FINAL = [
@@ -120,7 +119,6 @@ FINAL = [
     pytest.param(faults.refusal(200, 0x0110), "processing failure", id="200-failed"),
     pytest.param(faults.refusal(409), "HTTP 409", id="409"),
     pytest.param(faults.refusal(400), "HTTP 400", id="400"),
-    pytest.param(faults.refusal(401), "credentials", id="401"),
     pytest.param(faults.refusal(415), "HTTP 415", id="415"),
     pytest.param(faults.moved("http://192.0.2.1/"), "not followed", id="redirect"),
 ]
@@ -148,7 +146,7 @@ def test_an_archive_that_refuses_what_it_holds_holds_it(archive: Archive, tmp_pa
     archive.faults.append(
         faults.refusal(409) | {"before": lambda: archive.take(content_type, body)}
     )
-    assert deliver([path], "pacs", dicomweb(archive)).sop_uids == (uid_of(path),)
+    assert deliver([path], "pacs", dicomweb(archive)).proved
 
 
 def test_one_failure_of_two_does_not_send_the_other_again(archive: Archive, tmp_path: Path) -> None:
@@ -212,7 +210,7 @@ def test_a_proxy_of_the_environment_is_not_used(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     path = result(tmp_path)
-    assert deliver([path], "pacs", dicomweb(archive)).sop_uids == (uid_of(path),)
+    assert deliver([path], "pacs", dicomweb(archive)).proved
 
 
 # -- DICOMweb: the real thing ----------------------------------------------------------------
@@ -233,6 +231,6 @@ def test_orthanc_takes_results_and_lists_them(tmp_path: Path) -> None:
             deliver(paths, "orthanc", configuration)
         orthanc.start()
         receipt = deliver(paths, "orthanc", configuration)
-        assert receipt.sop_uids == tuple(map(uid_of, paths))
+        assert receipt.proved
         assert orthanc.instances() == sorted(map(uid_of, paths))
         orthanc.kill()  # its orderly end takes seconds

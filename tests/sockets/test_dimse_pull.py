@@ -18,7 +18,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from app.config import DimseArchive
+from app.config_archives import DimseArchive
 from app.errors import ArchiveRefused, ArchiveUnavailable
 from app.fetch.dimse import DimseRemote
 from app.store.jobs import RemoteState

@@ -1,7 +1,8 @@
 """Results to DIMSE archives: a real Orthanc, dcmtk's dcmqrscp and storescp, and one that refuses.
 
 Covered: what counts as delivered and who says so, what is tried again and what is not, and C-ECHO,
-over TLS too. Not covered: storage commitment as a proof; jobs (acceptance).
+over TLS too. Not covered: storage commitment (test_commitment_user); when it is tried again
+(test_couriers).
 """
 
 import subprocess
@@ -12,10 +13,17 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from app.config import DimseArchive
+from app.config_archives import DimseArchive
 from app.config_door import Tls
 from app.dicom.query import echo
-from app.errors import ArchiveUnavailable, ConfigError, DeliveryRefused, NodeError
+from app.errors import (
+    ArchiveUnavailable,
+    ConfigError,
+    DeliveryRefused,
+    FormRefused,
+    NodeError,
+    NotShownYet,
+)
 from app.pipeline.deliver import deliver
 from app.pipeline.line import line_to
 from tests.peers import Dcmqrscp, Orthanc, find, free_port, require
@@ -45,9 +53,9 @@ def test_orthanc_takes_results_and_lists_them(tmp_path: Path) -> None:
     with Orthanc() as orthanc:
         orthanc.introduce(NODE, 9)
         archive = dimse(orthanc.dicom_port, "ORTHANC")
-        assert deliver(paths[:1], "pacs", archive).proof == "ORTHANC lists the object (C-FIND)"
+        assert deliver(paths[:1], "pacs", archive).told == "ORTHANC lists the object (C-FIND)"
         receipt = deliver(paths, "pacs", archive)
-        assert receipt.proof == "ORTHANC lists all 2 objects (C-FIND), 1 of them before this try"
+        assert receipt.told == "ORTHANC lists all 2 objects (C-FIND), 1 of them before this try"
         assert orthanc.instances() == sorted(map(uid_of, paths))
         orthanc.kill()
         with pytest.raises(ArchiveUnavailable, match="is it running"):
@@ -61,7 +69,7 @@ def test_dcmqrscp_takes_results_and_lists_them(tmp_path: Path) -> None:
     path = result(tmp_path)
     with Dcmqrscp(tmp_path / "qr", ae_title=NODE, port=9) as archive:
         receipt = deliver([path], "pacs", dimse(archive.dicom_port, "QRSCP"))
-    assert receipt.proof == "QRSCP lists the object (C-FIND)"
+    assert receipt.told == "QRSCP lists the object (C-FIND)"
 
 
 @contextmanager
@@ -87,15 +95,20 @@ def _answers(port: int) -> bool:
 
 
 @pytest.mark.dcmtk
-def test_a_receiver_that_cannot_be_asked_is_taken_by_its_word(tmp_path: Path) -> None:
-    """The receipt says that it is no more than that."""
+def test_a_receiver_that_cannot_be_asked_is_taken_by_its_word_if_the_site_says_so(
+    tmp_path: Path,
+) -> None:
+    """Else nothing is sent, since nothing could show that it is held."""
     require("storescp")
     path = result(tmp_path)
     with storescp(tmp_path / "received") as port:
-        receipt = deliver([path], "pacs", dimse(port))
-    assert receipt.proof == (
-        "ARCHIVE answered C-STORE of the object with success; C-FIND cannot be asked"
-    )
+        with pytest.raises(DeliveryRefused, match="does not accept C-FIND"):
+            deliver([path], "pacs", dimse(port))
+        assert not [*(tmp_path / "received").iterdir()]
+        archive = dimse(port).model_copy(update={"proof": "status"})
+        receipt = deliver([path], "pacs", archive)
+    assert receipt.proved
+    assert receipt.told == "ARCHIVE answered C-STORE of the object with success"
     (kept,) = (tmp_path / "received").iterdir()
     assert pydicom.dcmread(kept) == pydicom.dcmread(path)
 
@@ -107,7 +120,7 @@ ANSWERS = [
     (0x0213, ArchiveUnavailable, "out of resources"),
     (0xA900, DeliveryRefused, "does not fit the SOP class"),
     (0xC000, DeliveryRefused, "cannot understand"),
-    (0x0122, DeliveryRefused, "does not support the SOP class"),
+    (0x0122, FormRefused, "does not support the SOP class"),
     (0x0124, DeliveryRefused, "give it the right"),
     (0x0111, DeliveryRefused, "another object"),
 ]
@@ -142,7 +155,7 @@ def test_a_warning_is_told(tmp_path: Path, status: int) -> None:
     archive.does[0x01] = lambda call: (archive._take(call), _hold(archive, path))[0]
     with running(archive):
         receipt = deliver([path], "pacs", dimse(archive.port))
-    assert "with a warning: it" in receipt.proof
+    assert "with a warning: it" in receipt.told
     assert archive.asked == [0x20, 0x01, 0x20]
 
 
@@ -154,24 +167,25 @@ def test_a_success_that_is_not_listed_is_no_delivery(tmp_path: Path) -> None:
     """It is tried again, and then nothing is sent of what is listed."""
     path = result(tmp_path)
     with running(Faulty()) as archive:
-        with pytest.raises(ArchiveUnavailable, match="does not list"):
+        with pytest.raises(NotShownYet, match="does not list"):
             deliver([path], "pacs", dimse(archive.port))
         archive.asked.clear()
         _hold(archive, path)
         receipt = deliver([path], "pacs", dimse(archive.port))
-    assert "before this try" in receipt.proof
+    assert "before this try" in receipt.told
     assert 0x01 not in archive.asked
 
 
-def test_an_archive_that_does_not_search_images_is_taken_by_its_word(tmp_path: Path) -> None:
-    """A900 to C-FIND at image level says nothing of the object."""
+def test_an_archive_that_does_not_search_images_cannot_prove_by_query(tmp_path: Path) -> None:
+    """A900 to C-FIND at image level says nothing of the object: the site must choose a proof."""
 
     def refuse(call: Call) -> None:
         call.say(0x20, 0xA900)
 
     with running(Faulty(does={0x20: refuse})) as archive:
-        receipt = deliver([result(tmp_path)], "pacs", dimse(archive.port))
-    assert "cannot be asked" in receipt.proof
+        with pytest.raises(DeliveryRefused, match="or give another proof"):
+            deliver([result(tmp_path)], "pacs", dimse(archive.port))
+        assert 0x01 not in archive.asked
 
 
 # -- C-ECHO --------------------------------------------------------------------------------------

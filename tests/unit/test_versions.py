@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import StoreError, StudyGrows
+from app.errors import StoreError
+from app.store.deliveries import DeliveryGone
+from app.store.delivery import Delivery, DeliveryEvent, DeliveryState, NewDelivery
 from app.store.jobs import Event, Job, LeaseLost, NewJob, State
 from app.store.store import Store
 from tests.log_rows import LEASE_S, at, instance, new_job
@@ -78,14 +80,25 @@ def _shadowed(store: Store) -> None:
     store.finish(running(store), 1.0, "shadow", at(101))
 
 
+def _handed_over(store: Store) -> Delivery:
+    to = NewDelivery(destination="pacs", forms=("seg",))
+    store.hand_over(running(store), [to], 1.0, "", at(101))
+    delivery = store.due_delivery("pacs", at(101))
+    assert delivery is not None
+    return delivery
+
+
+def _delivering(store: Store) -> None:
+    _handed_over(store)
+
+
 def _sending(store: Store) -> None:
-    store.publish(running(store), at(101))
+    store.begin_delivery(_handed_over(store), at(101))
 
 
 def _published(store: Store) -> None:
-    job = running(store)
-    store.publish(job, at(101))
-    store.finish(job, 1.0, "stored", at(102))
+    begun = store.begin_delivery(_handed_over(store), at(101))
+    store.settle_delivery(begun, DeliveryEvent.PROVED, at(102), detail="stored", proof="stored")
 
 
 NOTHING = "replaced by j2; nothing of it was sent"
@@ -96,6 +109,7 @@ BEFORE: dict[Callable[[Store], None], str] = {
     _failed: NOTHING,
     _cancelled: NOTHING,
     _shadowed: NOTHING,
+    _delivering: NOTHING,
     _sending: "replaced by j2; sending had begun, an archive may hold its results",
     _published: "replaced by j2; its results stay in the archive",
 }
@@ -130,7 +144,7 @@ def test_a_running_job_is_lost_to_its_owner(store: Store) -> None:
     with pytest.raises(LeaseLost, match="is superseded by now"):
         store.passed(job, "infer", "encode", 1.0, "", at(101))
     with pytest.raises(LeaseLost):
-        store.publish(job, at(101))
+        store.hand_over(job, [NewDelivery(destination="pacs", forms=("seg",))], 1.0, "", at(101))
     assert [each.id for each in store.claim("a", at(999), LEASE_S, limit=9)] == ["j2"]
     assert store.recover(at(998)) == []
 
@@ -214,21 +228,19 @@ def test_a_published_answer_that_nothing_replaces_stays(store: Store) -> None:
 
 
 def test_a_result_is_held_while_the_study_grows(store: Store) -> None:
-    """Sending begins only when the study is routed as it is; the held try costs nothing."""
-    job = running(store)
-    job = store.passed(job, "infer", LAST, 1.0, "", at(101))
+    """Sending begins only when the study is routed as it is; then it goes on."""
+    delivery = _handed_over(store)
     grow(store)
-    with pytest.raises(StudyGrows):
-        store.publish(job, at(102))
+    assert store.due_delivery("pacs", at(102)) is None
+    with pytest.raises(DeliveryGone):
+        store.begin_delivery(delivery, at(102))
     assert store.job("j1").published_at is None
-    store.postpone(job, at(102), "more arrived", at(102), counts=False)
-    assert store.claim("a", at(103), LEASE_S, held_at=LAST) == []
-    assert store.job("j1").state is State.WAITING
     store.route_study(STUDY, store.study(STUDY).version, {}, [answer("j1")], at(104))
-    (job,) = store.claim("a", at(104), LEASE_S, held_at=LAST)
-    assert job.attempts == 1
-    store.publish(job, at(105))
-    store.publish(job, at(106))
+    assert store.due_delivery("pacs", at(104)) == delivery
+    begun = store.begin_delivery(delivery, at(105))
+    assert begun.attempts == 1
+    later = store.settle_delivery(begun, DeliveryEvent.PUT_OFF, at(105), detail="away")
+    store.begin_delivery(later, at(106))
     assert store.job("j1").published_at == at(105)
 
 
@@ -236,20 +248,28 @@ def test_only_results_are_held(store: Store) -> None:
     """What comes before may as well be computed: the new objects may not concern the job."""
     routed(store, answer("j1"))
     grow(store)
-    (job,) = store.claim("a", at(101), LEASE_S, held_at=LAST)
+    (job,) = store.claim("a", at(101), LEASE_S)
     assert job.stage == "infer"
 
 
 def test_a_study_that_cannot_be_used_holds_its_results(store: Store) -> None:
     """Such as one with a second patient in it: nothing more of it is sent."""
-    job = store.passed(running(store), "infer", LAST, 1.0, "", at(101))
+    _handed_over(store)
     version = grow(store)
     assert store.fail_study(STUDY, version, "two patients", at(102), "alarm")
     assert store.study_events(STUDY)[-1].event == "alarm"
-    with pytest.raises(StudyGrows):
-        store.publish(job, at(103))
-    store.hand_back(job, "", at(103))
-    assert store.claim("a", at(104), LEASE_S, held_at=LAST) == []
+    assert store.due_delivery("pacs", at(104)) is None
+
+
+def test_what_was_not_proved_of_a_replaced_answer_is_withdrawn(store: Store) -> None:
+    """A courier that has it in hand finds out when it wants to write what came of it."""
+    begun = store.begin_delivery(_handed_over(store), at(101))
+    routed(store, answer("j2"))
+    with pytest.raises(DeliveryGone):
+        store.settle_delivery(begun, DeliveryEvent.PROVED, at(103), detail="stored")
+    (delivery,) = store.deliveries(["j1"])
+    assert delivery.state is DeliveryState.WITHDRAWN
+    assert store.delivery_lines("j1")[-1].detail == "replaced by j2"
 
 
 def test_urgent_jobs_come_first_but_none_waits_for_ever(store: Store) -> None:

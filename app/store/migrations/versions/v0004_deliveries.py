@@ -25,7 +25,7 @@ def upgrade() -> None:
         sa.Column("transaction_uid", sa.String(64), nullable=True),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("proof", sa.Text, nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("began_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
     )
     for columns in (["destination", "state", "due_at"], ["state"]):
