@@ -5,6 +5,7 @@ pyradiomics do: the diameter of a ball is neither a voxel too short (centres) no
 of voxels).
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -42,14 +43,14 @@ def axes_in_plane(mask_kji: Mask, spacing_kji_mm: Sequence[float]) -> Axes:
     lesion to another measures neither. The short axis is the longest line across that part's
     convex hull at right angles to the long axis, in the same slice.
     """
-    spacing = np.asarray(spacing_kji_mm[1:], np.float64)
+    spacing = (spacing_kji_mm[1], spacing_kji_mm[2])
     best = Axes(0.0, 0.0)
     for plane in mask_kji:
         parts, _ = label(plane, np.ones((3, 3)))
         for number, box in enumerate(find_objects(parts), start=1):
-            part = parts[box] == number
-            if np.linalg.norm(spacing * part.shape) > best.long_mm:
-                best = max(best, _axes(_hull(part, spacing)))
+            height, width = (side.stop - side.start for side in box)
+            if math.hypot(height * spacing[0], width * spacing[1]) > best.long_mm:
+                best = max(best, _axes(_hull(parts[box] == number, spacing)))
     return best
 
 
@@ -67,7 +68,7 @@ def _axes(outline: Array) -> Axes:
     return Axes(length, float(np.abs(widths).max()))
 
 
-def _hull(mask: Mask, spacing_mm: Sequence[float] | Array) -> Array:
+def _hull(mask: Mask, spacing_mm: Sequence[float]) -> Array:
     """Return the points of the surface that lie on its convex hull; in 2D they go round it.
 
     That hull is the hull of the centres widened by half a voxel along each axis, and of a row of
