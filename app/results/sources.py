@@ -54,8 +54,10 @@ _COPIED = frozenset(
         "PositionReferenceIndicator",
         "ProcedureCodeSequence",
         "ReferringPhysicianName",
+        "RescaleType",
         "SOPClassUID",
         "SOPInstanceUID",
+        "SUVType",
         "SeriesInstanceUID",
         "SoftwareVersions",
         "StationName",
@@ -64,6 +66,7 @@ _COPIED = frozenset(
         "StudyID",
         "StudyInstanceUID",
         "StudyTime",
+        "Units",
     }
 )
 _TYPE_2 = (
