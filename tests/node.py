@@ -22,7 +22,7 @@ SETTINGS: dict[str, Any] = {
     "door": {"port": 0, "open": True, "limits": {"free_gb": 0}},
     "assemble": {"settle_s": 0.2, "quiet_s": 30},
     "jobs": {"lease_s": 5, "retry_delays_s": [0.5]},
-    "archives": {"local": {"kind": "folder", "path": "archive"}},
+    "archives": {"local": {"kind": "folder", "path": "archive", "accepts": ["seg"]}},
     "models": [{"name": "phantom", "folder": "phantom"}],
     "routes": [
         {

@@ -22,6 +22,8 @@ from app.dicom.facts import FACTS
 from app.log import FILE_VARIABLE, KEEP_VARIABLE, LEVEL_VARIABLE, MAX_MB_VARIABLE
 from app.pipeline import STAGES
 from app.pipeline.gates import KINDS, LIMITS
+from app.results.forms import Form
+from app.store.delivery import DeliveryState
 from app.store.jobs import Event, State
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -129,6 +131,8 @@ TOLD = {
     "command": commands(cli.parser()),
     "state": [*State],
     "event": [*Event],
+    "delivery state": [*DeliveryState],
+    "form": [*Form],
     "error": error_names(),
     "stage": [*STAGES],
     "fact": [*FACTS, *STUDY_FACTS],

@@ -26,7 +26,10 @@ from tests.waiting import wait_until
 CANARY = "ZZPHI^CANARY"
 CANARY_ID = "ZZID-4711"
 
-STEPS = [Event.CREATED, Event.CLAIMED, Event.PASSED, Event.PASSED, Event.FINISHED]
+STEPS = [
+    *(Event.CREATED, Event.CLAIMED, Event.PASSED, Event.PASSED),
+    *(Event.HANDED_OVER, Event.FINISHED),
+]
 
 
 def phantom(folder: Path, seed: int, **changes: Any) -> StudyFiles:
