@@ -5,6 +5,8 @@ numbers again. Not covered: that the numbers are right (they are given here), an
 the report.
 """
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import MRImageStorage, PositronEmissionTomographyImageStorage
+from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage
 
 from app.results.forms import Form
+from app.results.measure import Measured
 from app.results.report import encode_report, segments
 from app.results.text_report import encode_text_report
 from tests.peers import require
@@ -38,7 +41,10 @@ from tests.validators import TOOL_IS_OLDER, dcentvfy, dciodvfy, sr_validator
 
 ALL = (LIVER, RIGHT_KIDNEY, LEFT_KIDNEY, LESION)
 NO_LABEL_MAPS = "ReferencedSegmentNumber"  # dicom3tools of 2022 knows none
-SITE_OF_THE_ABSENT = "Qualitative Evaluations"
+SITE_OF_THE_ABSENT = re.compile(
+    r'.*"Qualitative Evaluations"\)/.*/CODE \(363698007,SCT,"Finding Site"\).*'
+    r": Content Item not in template"
+)
 """Where the template has no room for a side, and a report that left it out would be wrong."""
 
 
@@ -72,13 +78,22 @@ def evaluations(encoded: Dataset) -> list[Dataset]:
 
 def of_modality(modality: str) -> Edit:
     """Return what makes of CT slices those of another modality."""
-    uid = {"MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}[modality]
+    uid = {
+        "CT": CTImageStorage,
+        "MR": MRImageStorage,
+        "PT": PositronEmissionTomographyImageStorage,
+    }[modality]
 
     def edit(ds: Dataset, _: int) -> None:
         ds.Modality = modality
         ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = uid
 
     return edit
+
+
+def few_of(measured: list[Measured]) -> list[Measured]:
+    """Return a size and a mean of each: the judge's time grows with how many numbers there are."""
+    return [replace(each, values=each.values[::3]) for each in measured]
 
 
 @pytest.mark.slow
@@ -88,31 +103,33 @@ def test_the_judges_find_no_error(tmp_path: Path) -> None:
     require("dciodvfy", "DicomSRValidator")
     cases: dict[str, tuple[str, Form | None, tuple[int, ...]]] = {
         "all found": ("CT", Form.SEG, ALL),
-        "some absent": ("PT", Form.LABELMAP, (LIVER, LEFT_KIDNEY)),
-        "no segmentation": ("MR", None, ALL),
+        "some absent": ("PT", Form.LABELMAP, (LESION,)),
+        "no segmentation": ("MR", None, (LESION,)),
         "nothing found": ("CT", Form.SEG, ()),
     }
     paths = {name: tmp_path / f"{name}.dcm" for name in [*cases, "text"]}
     for name, (modality, about, values) in cases.items():
         folder = tmp_path / f"of {name}"
         folder.mkdir()
-        case = Case(folder, of_modality(modality) if modality != "CT" else None)
-        encoded = report(case, *values, about=about, modality=modality)
+        case = Case(folder, of_modality(modality))
+        result = case.result(found(*values), card=card(modality))
+        encoded = encode_report(result, few_of(measure(result)), about)
         encoded.save_as(paths[name], enforce_file_format=True)
-    result = case.result(found(LIVER, LESION), card=card())
     encode_text_report(result, measure(result)).save_as(paths["text"], enforce_file_format=True)
 
     remarks = sr_validator(paths.values())
     for name, path in paths.items():
         assert dciodvfy(path, (*TOOL_IS_OLDER, NO_LABEL_MAPS)) == [], name
-        expected = SITE_OF_THE_ABSENT if name in ("some absent", "nothing found") else "nothing"
-        assert [line for line in remarks[path] if expected not in line] == [], name
         assert not any(line.startswith("Error") for line in remarks[path]), name
+        assert [line for line in remarks[path] if not SITE_OF_THE_ABSENT.fullmatch(line)] == [], (
+            name
+        )
+    assert remarks[paths["all found"]] == remarks[paths["text"]] == []
 
 
 @pytest.mark.dciodvfy
 def test_the_report_fits_to_its_images_and_its_segmentation(case: Case) -> None:
-    """dcentvfy compares patient, study, series and equipment of all that goes to an archive."""
+    """By dcentvfy, which compares patient, study, series and equipment of several objects."""
     require("dcentvfy")
     paths = [*case.paths, case.folder / "seg.dcm", case.folder / "sr.dcm"]
     case.encode(found(*ALL), card=card()).save_as(paths[-2], enforce_file_format=True)
@@ -347,7 +364,7 @@ def test_a_long_name_leaves_room_for_what_the_series_is(case: Case) -> None:
 
 @pytest.mark.parametrize("about", [Form.SEG, None])
 def test_the_same_result_makes_the_same_bytes(case: Case, about: Form | None) -> None:
-    """highdicom takes times from the clock, which has moved between the two."""
+    """Times are the clock's in highdicom, which has moved between the two."""
     first, second = (as_bytes(report(case, *ALL, about=about)) for _ in range(2))
     assert first == second
 
