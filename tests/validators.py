@@ -66,7 +66,7 @@ def _said(tool: str, *arguments: str, **environment: str) -> list[str]:
         text=True,
         errors="replace",
         check=False,
-        timeout=120,
+        timeout=240,
     )
     said = [line.strip() for line in (judged.stdout + judged.stderr).splitlines()]
     return [line for line in said if line and not line.startswith("Picked up JAVA_TOOL_OPTIONS")]
