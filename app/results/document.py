@@ -1,5 +1,6 @@
 """What every report says besides its findings: whose it is, what made it, what it was made from."""
 
+import warnings
 from collections.abc import Sequence
 
 import highdicom as hd
@@ -29,27 +30,29 @@ def document(
     card, local = result.card, result.local
     first = result.sources.headers[0]
     number = first.SeriesNumber + card.outputs.series_number_offset + behind_the_segmentation
-    report: pydicom.Dataset = kind(
-        evidence=[*result.sources.headers, *segmentations],
-        content=root,
-        series_instance_uid=result.identity.uid(f"{what}.series"),
-        series_number=min(number, _MAX_NUMBER),
-        series_description=_description(result),
-        series_date=local.date(),
-        series_time=local.time(),
-        sop_instance_uid=result.identity.uid(f"{what}.instance"),
-        instance_number=1,
-        content_date=local.date(),
-        content_time=local.time(),
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=MODEL_NAME,
-        software_versions=software(card, result.node_version),
-        device_serial_number=card.weights_sha256,
-        is_complete=True,  # it says all that was measured; PRELIMINARY, as nobody has reviewed it
-        contributing_equipment=equipment(card, result.node_version, local),
-        specific_character_set=None,
-    )
-    result.sources.identify(report)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # values of the source may be odd, see sources.py
+        report: pydicom.Dataset = kind(
+            evidence=[*result.sources.headers, *segmentations],
+            content=root,
+            series_instance_uid=result.identity.uid(f"{what}.series"),
+            series_number=min(number, _MAX_NUMBER),
+            series_description=_description(result),
+            series_date=local.date(),
+            series_time=local.time(),
+            sop_instance_uid=result.identity.uid(f"{what}.instance"),
+            instance_number=1,
+            content_date=local.date(),
+            content_time=local.time(),
+            manufacturer=MANUFACTURER,
+            manufacturer_model_name=MODEL_NAME,
+            software_versions=software(card, result.node_version),
+            device_serial_number=card.weights_sha256,
+            is_complete=True,  # though preliminary, as nobody has reviewed it
+            contributing_equipment=equipment(card, result.node_version, local),
+            specific_character_set=None,
+        )
+        result.sources.identify(report)
     stamp(report, local)
     return report
 
