@@ -6,9 +6,7 @@ the report.
 """
 
 import re
-import warnings
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from app.results.measure import Measured
 from app.results.report import encode_report, segments
 from app.results.text_report import encode_text_report
 from tests.peers import require
-from tests.properties.strategies import Edit, spoil
+from tests.properties.strategies import Edit
 from tests.unit.encoding import Case, as_bytes
 from tests.unit.reporting import (
     KIDNEY,
@@ -39,8 +37,6 @@ from tests.unit.reporting import (
     found,
     measure,
 )
-from tests.unit.test_encode import poor
-from tests.unit.test_sources import ODD
 from tests.validators import TOOL_IS_OLDER, dcentvfy, dciodvfy, sr_validator
 
 ALL = (LIVER, RIGHT_KIDNEY, LEFT_KIDNEY, LESION)
@@ -372,44 +368,3 @@ def test_the_same_result_makes_the_same_bytes(case: Case, about: Form | None) ->
     """Times are the clock's in highdicom, which has moved between the two."""
     first, second = (as_bytes(report(case, *ALL, about=about)) for _ in range(2))
     assert first == second
-
-
-def test_patient_and_study_keep_their_bytes(tmp_path: Path) -> None:
-    """Names in a wrong or broken character set reach the archive as they came."""
-    as_sent = {
-        "SpecificCharacterSet": b"\\ISO 2022 IR 87",
-        "PatientName": b"PHANTOM^\x1b$B;3ED\x1b(B=\xff\xfe^\x81 ",
-        "PatientID": b" P-\xe4\xf6\x00",
-        "StudyDescription": b"Sch\xe4del ",
-        "AccessionNumber": b"A\xdf",
-    }
-
-    def edit(ds: Dataset, _: int) -> None:
-        for keyword, value in as_sent.items():
-            spoil(ds, keyword, value)
-
-    read_back = pydicom.dcmread(BytesIO(as_bytes(report(Case(tmp_path, edit), *ALL))))
-    for keyword, value in as_sent.items():
-        if keyword != "SpecificCharacterSet":  # read already, to decode the others
-            assert read_back.get_item(keyword).value == value
-    assert list(read_back.SpecificCharacterSet) == ["", "ISO 2022 IR 87"]
-
-
-def test_a_poor_header_is_enough(tmp_path: Path) -> None:
-    """Everything that an image can be without may be missing."""
-    encoded = report(Case(tmp_path, poor), *ALL)
-    assert (encoded.PatientID, encoded.StudyDate, encoded.SeriesNumber) == ("", "", 301)
-
-
-@pytest.mark.parametrize("name", ODD)
-def test_an_odd_header_is_no_hindrance(tmp_path: Path, name: str) -> None:
-    """Neither for the report nor, as warnings are errors here, for a log without names."""
-
-    def edit(ds: Dataset, _: int) -> None:
-        for keyword, value in ODD[name][0].items():
-            spoil(ds, keyword, value)
-
-    encoded = report(Case(tmp_path, edit), LIVER)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # identity is written as it came
-        assert as_bytes(encoded)
