@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import NAMESPACE_OID, uuid5
 
 import highdicom as hd
+import pydicom
 from pydicom.sr.codedict import codes
 
 from app.dicom.kind import MANUFACTURER, MODEL_NAME
@@ -113,3 +114,20 @@ def person(text: str) -> str:
 
 def _algorithm_version(card: ModelCard) -> str:
     return card.identity.partition("@")[2]
+
+
+def stamp(ds: pydicom.Dataset, local: datetime) -> None:
+    """Replace the times that highdicom takes from the clock by that of the result."""
+    ds.InstanceCreationDate = local.strftime("%Y%m%d")
+    ds.InstanceCreationTime = local.strftime("%H%M%S.%f")
+    for item in ds.ContributingEquipmentSequence:
+        if item.get("ManufacturerModelName") == "highdicom":
+            item.ContributionDateTime = local.strftime("%Y%m%d%H%M%S.%f")
+
+
+def tracking(label: Label, identity: Identity) -> tuple[str, str]:
+    """Return the identifier and the UID that a segment has in all objects of a job."""
+    return (
+        f"{identity.job_id} {plain(label.name)}",
+        identity.uid(f"seg.tracking.{label.value}"),
+    )
