@@ -122,8 +122,9 @@ def test_contours_are_read_back_as_the_label_map(tmp_path: Path, labels: Any, af
         for contour in item.ContourSequence:
             (image,) = contour.ContourImageSequence
             k = [sop_uid(k) for k in range(4)].index(image.ReferencedSOPInstanceUID)
-            polygon = on_pixels(contour, images[image.ReferencedSOPInstanceUID])
-            mask = filled([polygon + 0.5], read.shape[1:])
+            corners = on_pixels(contour, images[image.ReferencedSOPInstanceUID]) + 0.5
+            assert np.abs(corners - np.rint(corners)).max() < 0.005  # the edges of its voxels
+            mask = filled([corners], read.shape[1:])
             assert not read[k][mask].any()
             read[k][mask] = item.ReferencedROINumber
     assert np.array_equal(read, labels())
