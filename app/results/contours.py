@@ -101,7 +101,7 @@ def _observation(number: int, label: Label) -> Dataset:
 
 def _contours(result: Result) -> list[Dataset]:
     images = slice_references(result)
-    planes = [_plane(result, k) for k in range(len(images))]
+    planes = [plane_of(result, k) for k in range(len(images))]
     items = []
     for number, label in enumerate(result.card.labels, 1):
         contours: list[Dataset] = []
@@ -119,7 +119,7 @@ def _contours(result: Result) -> list[Dataset]:
     return items
 
 
-def _plane(result: Result, k: int) -> NDArray[np.float64]:
+def plane_of(result: Result, k: int) -> NDArray[np.float64]:
     """Return (row, column, 1) → LPS mm of a slice; its own position where it is an image.
 
     Planning systems look for contours in the very plane of an image, and the volume's affine may

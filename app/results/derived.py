@@ -12,6 +12,11 @@ _COPIED = (
     *("StudyInstanceUID", "StudyDate", "StudyTime", "PatientBirthDate", "PatientSex"),
     *("PatientAge", "PatientSize", "PatientWeight"),
 )
+_NEVER_ABSENT = (
+    *("AccessionNumber", "StudyID"),
+    *("PatientID", "PatientName", "ReferringPhysicianName"),
+)
+"""Type 2: empty, until `Sources.identify` puts in what the source has."""
 
 
 def derived(
@@ -36,6 +41,8 @@ def derived(
     for keyword in _COPIED:
         if keyword in first:
             setattr(ds, keyword, first[keyword].value)
+    for keyword in _NEVER_ABSENT:
+        setattr(ds, keyword, "")
     ds.Modality = modality
     ds.SeriesInstanceUID = identity.uid(f"{form}.series")
     offset = card.outputs.series_number_offset + number

@@ -6,6 +6,7 @@ Not covered: how planning systems show them.
 """
 
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -23,8 +24,11 @@ from scipy import ndimage
 from skimage.measure import points_in_poly
 
 from app.dicom.volume import build_volume
+from app.errors import ResultRejected
+from app.results.check_contours import check_rtstruct
 from app.results.contours import encode_rtstruct
 from app.results.outline import keyholed, loops
+from app.results.overview import encode_overview
 from app.results.result import Result, result_of
 from tests.peers import require
 from tests.properties.strategies import (
@@ -37,6 +41,12 @@ from tests.properties.strategies import (
     write_series,
 )
 from tests.unit.encoding import NOW, Case, oblique, organs
+
+POOR = (
+    *("AccessionNumber", "Manufacturer", "PatientBirthDate", "PatientID", "PatientName"),
+    *("PatientSex", "PositionReferenceIndicator", "ReferringPhysicianName", "SeriesNumber"),
+    *("SliceThickness", "StudyDate", "StudyID", "StudyTime"),
+)
 
 
 @pytest.fixture
@@ -277,12 +287,105 @@ def test_two_encodings_are_the_same_bytes_and_keep_the_names(tmp_path: Path) -> 
     assert reread(one).get_item("PatientName").value == b"PHANTOM^\xe4\xf6\xff "
 
 
+# -- the check -----------------------------------------------------------------------------------
+
+
+def shifted(ds: Dataset) -> None:
+    """Move a contour by one voxel."""
+    contour = ds.ROIContourSequence[0].ContourSequence[0]
+    contour.ContourData = [float(x) + 1 * (n % 3 == 0) for n, x in enumerate(contour.ContourData)]
+
+
+def lifted(ds: Dataset) -> None:
+    """Move a contour out of its plane."""
+    contour = ds.ROIContourSequence[0].ContourSequence[0]
+    contour.ContourData = [float(x) + 0.5 * (n % 3 == 2) for n, x in enumerate(contour.ContourData)]
+
+
+def smoothed(ds: Dataset) -> None:
+    """Leave out a corner."""
+    contour = ds.ROIContourSequence[0].ContourSequence[0]
+    contour.ContourData = contour.ContourData[3:]
+    contour.NumberOfContourPoints -= 1
+
+
+def lost(ds: Dataset) -> None:
+    """Leave out a contour."""
+    del ds.ROIContourSequence[1].ContourSequence[-1]
+
+
+def swapped(ds: Dataset) -> None:
+    """Give one ROI the contours of the other."""
+    first, second = ds.ROIContourSequence
+    first.ReferencedROINumber, second.ReferencedROINumber = 2, 1
+
+
+def misplaced(ds: Dataset) -> None:
+    """Name another image of the series."""
+    contour = ds.ROIContourSequence[0].ContourSequence[0]
+    contour.ContourImageSequence[0].ReferencedSOPInstanceUID = sop_uid(3)
+
+
+def elsewhere(ds: Dataset) -> None:
+    """Name another frame of reference."""
+    ds.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = "2.25.1"
+
+
+@pytest.mark.parametrize("spoil", [shifted, lifted, smoothed, lost, swapped, misplaced, elsewhere])
+def test_contours_that_are_not_the_label_map_are_refused(case: Case, spoil: Any) -> None:
+    """The file is read again, as a stranger would, and its contours are filled."""
+    path = case.folder / "rtstruct.dcm"
+    result = case.result(ringed())
+    encode_rtstruct(result).save_as(path, enforce_file_format=True)
+    check_rtstruct(path, result)
+    ds = pydicom.dcmread(path)
+    spoil(ds)
+    ds.save_as(path)
+    with pytest.raises(ResultRejected, match="were not encoded as made"):
+        check_rtstruct(path, result)
+
+
+@pytest.mark.parametrize("affine", [oblique(), mirrored()], ids=["oblique", "sag"])
+def test_contours_in_any_plane_and_of_any_shape_pass_the_check(tmp_path: Path, affine: Any) -> None:
+    """Also those of overlapping segments, and of frames."""
+    card = tiny_card()
+    whole = card.labels[0].model_copy(update={"includes": (2,)})
+    card = card.model_copy(update={"labels": (whole, card.labels[1])})
+    case = Case(tmp_path, affine=affine)
+    labels = np.random.default_rng(5).integers(0, 3, (4, 5, 6)).astype(np.uint8)
+    for result in (case.result(labels, card=card), in_frames(case.result(labels, card=card))):
+        path = tmp_path / "rtstruct.dcm"
+        encode_rtstruct(result).save_as(path, enforce_file_format=True)
+        check_rtstruct(path, result)
+
+
+# -- the judge -----------------------------------------------------------------------------------
+
 JUDGED = {
     "normal": lambda case: case.result(),
     "holes": lambda case: case.result(ringed()),
     "nothing found": lambda case: case.result(np.zeros((4, 5, 6), np.uint8)),
     "frames": lambda case: in_frames(case.result()),
 }
+
+
+def poor(ds: Dataset, _: int) -> None:
+    """Take away everything that an image can be without."""
+    for keyword in POOR:
+        delattr(ds, keyword)
+
+
+@pytest.mark.dciodvfy
+@pytest.mark.parametrize("encode", [encode_rtstruct, encode_overview])
+def test_poor_headers_make_valid_objects(
+    tmp_path: Path, encode: Callable[[Result], Dataset]
+) -> None:
+    """What the source does not say stands there empty; without a date it fits in no DICOMDIR."""
+    require("dciodvfy")
+    path = tmp_path / "poor.dcm"
+    encode(Case(tmp_path, poor).result()).save_as(path, enforce_file_format=True)
+    judged = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, check=False)
+    assert "Error" not in judged.stdout + judged.stderr
 
 
 @pytest.mark.dciodvfy
