@@ -82,12 +82,14 @@ def _fill(corners: NDArray[np.int64], mask: Mask) -> None:
     outside = (corners < 0).any() or (corners > mask.shape).any()
     if outside or not (upright | (corners[:, 0] == following[:, 0])).all():
         raise _fault("a contour does not run along the edges of voxels")
-    height, width = mask.shape[0] + 1, mask.shape[1] + 1
-    ends = np.concatenate([corners[upright], following[upright]]) @ (width, 1)
+    first, last = corners.min(axis=0), corners.max(axis=0)
+    height, width = (last - first + 1).tolist()
+    ends = (np.concatenate([corners[upright], following[upright]]) - first) @ (width, 1)
     turns = np.bincount(ends, minlength=height * width).reshape(height, width) % 2 == 1
     # Down a column, an edge begins and ends in turns; along a row, so does what is inside.
     crossed = np.logical_xor.accumulate(turns, axis=0)
-    mask ^= np.logical_xor.accumulate(crossed, axis=1)[:-1, :-1]
+    inside = np.logical_xor.accumulate(crossed, axis=1)[:-1, :-1]
+    mask[first[0] : last[0], first[1] : last[1]] ^= inside
 
 
 def _fault(what: str) -> ResultRejected:
