@@ -28,6 +28,11 @@ class Runner(Protocol):
     def run(self, volumes: list[Volume]) -> NDArray[np.integer]:
         """Return the label map on the grid that all the volumes share."""
 
+    def run_fractional(
+        self, volumes: list[Volume]
+    ) -> tuple[NDArray[np.integer], NDArray[np.uint8]]:
+        """Return the label map, and of each label of the card the probability, 255 for 1."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
@@ -41,6 +46,14 @@ class Model:
         ordered = self._ordered(volumes)
         labels = self.runner.run(ordered)
         return self._checked(labels, ordered[0].voxels_kji.shape)
+
+    def segment_fractional(
+        self, volumes: Mapping[str, Volume]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return the labels, and their probabilities in 255ths as [label of the card, k, j, i]."""
+        ordered = self._ordered(volumes)
+        labels, probabilities = self.runner.run_fractional(ordered)
+        return self._checked(labels, ordered[0].voxels_kji.shape), probabilities
 
     def _ordered(self, volumes: Mapping[str, Volume]) -> list[Volume]:
         roles = [each.role for each in self.card.inputs]

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 VOLUMES = "infer"
 LABELS = "infer/labels.npy"
+PROBABILITIES = "infer/probabilities.npy"
+"""Of each label of the card on the source's grid, 255 for 1; only where the card wants them."""
 
 
 def build(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +52,12 @@ def segment(arguments: Mapping[str, Any]) -> dict[str, Any]:
     volumes = {i.role: load(folder / VOLUMES, i.role) for i in model.card.inputs}
     crash_point("segment")
     started = time.monotonic()
-    labels = model.segment(volumes)
+    if model.card.outputs.segmentation == "fractional":
+        labels, probabilities = model.segment_fractional(volumes)
+        with durable(folder / PROBABILITIES) as file:
+            np.save(file, probabilities, allow_pickle=False)
+    else:
+        labels = model.segment(volumes)
     with durable(folder / LABELS) as file:
         np.save(file, labels, allow_pickle=False)
     return {

@@ -25,8 +25,8 @@ from torch import nn
 
 from app.dicom.volume import Volume
 from app.errors import ConfigError, ModelError, StudyError
-from app.models.card import ModelCard, NnunetRunner
-from app.models.grid import reorientation
+from app.models.card import Label, ModelCard, NnunetRunner
+from app.models.grid import Reorientation, reorientation
 
 log = logging.getLogger(__name__)
 
@@ -96,17 +96,35 @@ class NnunetModel:
 
     def run(self, volumes: list[Volume]) -> NDArray[np.integer]:
         """Return the label map on the volumes' grid; channels are in the order given."""
+        turn, exported = self._exported(volumes, probabilities=False)
+        return np.ascontiguousarray(turn.undo(exported))
+
+    def run_fractional(
+        self, volumes: list[Volume]
+    ) -> tuple[NDArray[np.integer], NDArray[np.uint8]]:
+        """Return the label map, and of each label of the card the probability, 255 for 1."""
+        turn, (exported, heads) = self._exported(volumes, probabilities=True)
+        labels = np.ascontiguousarray(turn.undo(exported))
+        shares = np.zeros((len(self._card.labels), *labels.shape), dtype=np.uint8)
+        for index, label in enumerate(self._card.labels):
+            if own := _heads_of(label, self._predictor.label_manager):
+                share = sum(heads[head] for head in own)
+                shares[index] = turn.undo(np.rint(np.clip(share, 0, 1) * 255))
+        return labels, shares
+
+    def _exported(self, volumes: list[Volume], *, probabilities: bool) -> tuple[Reorientation, Any]:
+        """Return what nnU-Net makes of the volumes, and how they were turned for it."""
         turn = reorientation(volumes[0].affine_lps, self._card.runner.orientation)
         channels = np.stack([turn.apply(volume.voxels_kji) for volume in volumes])
         if not channels.any():
             # nnU-Net crops to what is not zero and would be left without a volume.
             raise StudyError(f"series {volumes[0].series_uid}: every voxel is zero; send it again")
         spacing_mm = turn.spacing(volumes[0].spacing_kji_mm)
-        return np.ascontiguousarray(turn.undo(self._predict(channels, spacing_mm)))
+        return turn, self._predict(channels, spacing_mm, probabilities=probabilities)
 
     def _predict(
-        self, channels: NDArray[np.float32], spacing_mm: list[float]
-    ) -> NDArray[np.integer]:
+        self, channels: NDArray[np.float32], spacing_mm: list[float], *, probabilities: bool
+    ) -> Any:
         from nnunetv2.inference.export_prediction import (  # noqa: PLC0415  # see `load`
             convert_predicted_logits_to_segmentation_with_correct_shape as export,
         )
@@ -120,14 +138,15 @@ class NnunetModel:
                 channels, None, {"spacing": spacing_mm}, plans, configuration, own.dataset_json
             )
             prepared = time.monotonic()
-            logits = own.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
+            logits = self._logits(torch.from_numpy(data))
             predicted = time.monotonic()
-            labels: NDArray[np.integer] = export(
+            exported = export(
                 logits,
                 plans,
                 configuration,
                 own.label_manager,
                 properties,
+                return_probabilities=probabilities,
                 num_threads_torch=torch.get_num_threads(),
             )
         log.debug(
@@ -136,7 +155,26 @@ class NnunetModel:
             predicted - prepared,
             time.monotonic() - predicted,
         )
-        return labels
+        return exported
+
+    def _logits(self, data: torch.Tensor) -> torch.Tensor:
+        """Return the network's output, of which every value is a number.
+
+        The largest of several that are none would be the first: no label anywhere, and no fault.
+        """
+        try:
+            logits: torch.Tensor = self._predictor.predict_logits_from_preprocessed_data(data).cpu()
+            fault = None
+        except RuntimeError as error:
+            if "Encountered inf" not in str(error):  # nnU-Net's own check, which knows no NaN
+                raise
+            fault = error
+        if fault or not all(bool(torch.isfinite(head).all()) for head in logits):
+            raise ModelError(
+                f"{self._card.name}: the network's output is not a number everywhere; its weights"
+                " are damaged or the series holds values that it was not made for, look at both"
+            ) from fault
+        return logits
 
 
 def load(card: ModelCard, device: str) -> NnunetModel:
@@ -247,12 +285,37 @@ def _check_promises(card: ModelCard, dataset: dict[str, Any], labels: Any) -> No
             f"the network has {len(channels)} channels, the card {len(card.inputs)} inputs;"
             " describe each channel in the card"
         )
+    if card.outputs.segmentation == "fractional" and labels.has_regions:
+        _check_regions(card, dataset["regions_class_order"], labels.foreground_regions)
     made = dataset["regions_class_order"] if labels.has_regions else labels.foreground_labels
     if undescribed := {int(value) for value in made} - card.values:
         raise ModelError(
             f"the network makes the values {sorted(undescribed)}, which the card does not"
             " describe; add them to its labels"
         )
+
+
+def _check_regions(card: ModelCard, order: Sequence[int], regions: Sequence[Any]) -> None:
+    """Refuse a segment that is not one of the regions whose probability the network knows."""
+    known = {
+        value: frozenset([region] if isinstance(region, int) else region)
+        for value, region in zip(order, regions, strict=True)
+    }
+    for label in card.labels:
+        if label.values & known.keys() and label.values != known.get(label.value):
+            raise ModelError(
+                f"the network knows no probability of {label.name} (values"
+                f" {sorted(label.values)}), only of its regions"
+                f" {', '.join(str(sorted(region)) for region in known.values())}: have the label"
+                " include the values of its region, or send no probabilities"
+            )
+
+
+def _heads_of(label: Label, manager: Any) -> list[int]:
+    """Return the network's outputs whose sum is the probability of a label."""
+    if manager.has_regions:  # each is that of a whole region, see `_check_regions`
+        return [n for n, value in enumerate(manager.regions_class_order) if value == label.value]
+    return [n for n, value in enumerate(manager.all_labels) if value in label.values]
 
 
 def _build(configuration: Any, channels: int, heads: int) -> nn.Module:
