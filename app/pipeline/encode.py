@@ -10,8 +10,10 @@ import numpy as np
 from app.config import application_version
 from app.dicom.volume import load
 from app.faults import crash_point
+from app.files import durable, make_folder
 from app.models import load_card
 from app.pipeline.infer import LABELS, VOLUMES
+from app.results.check import check_seg
 from app.results.identity import Identity
 from app.results.result import result_of
 from app.results.segmentation import SEG, write_seg
@@ -34,5 +36,9 @@ def encode(arguments: Mapping[str, Any]) -> dict[str, Any]:
             node_version=application_version(),
             now=datetime.now(UTC),
         )
-        write_seg(folder, result)
+        make_folder(path.parent)
+        with durable(path) as file:
+            write_seg(file, result)
+            file.flush()
+            check_seg(Path(file.name), result)
     return {"seg": f"{path.stat().st_size / 1e6:.1f} MB"}

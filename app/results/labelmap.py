@@ -1,0 +1,105 @@
+"""Label map → DICOM label map segmentation: one frame a slice, whose pixels are segment numbers.
+
+Lossless JPEG-LS makes 104 segments of 300 slices one megabyte instead of two hundred; archives and
+viewers that are older than Supplement 243 do not know the object.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+import highdicom as hd
+import jpeg_ls
+import numpy as np
+import pydicom
+from pydicom.encaps import encapsulate
+from pydicom.pixels import iter_pixels
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
+
+from app.models.card import ModelCard
+from app.results.check import Places, check_segments, fault, items_of, read_back
+from app.results.frames import Frame, frames_of
+from app.results.result import Labels, Result
+from app.results.segmentation import header, write_header
+
+_SERIES = 2
+"""Added to the series number of the binary form, which may lie in the same study."""
+
+
+def can_be_labelmap(card: ModelCard) -> bool:
+    """Return whether each voxel belongs to one segment at most."""
+    return not card.overlaps
+
+
+def write_labelmap(file: IO[bytes], result: Result) -> None:
+    """Encode the label map as it is; `can_be_labelmap` must hold for its card."""
+    frames = frames_of(result, label_map=True)
+    try:
+        compressed = [jpeg_ls.encode_array(plane) for plane in _planes(result, frames)]
+    except RuntimeError:  # its buffer is as large as the plane, which noise and tiny planes exceed
+        _write(file, result, frames, ExplicitVRLittleEndian)
+        length = len(frames) * result.labels_kji[0].size
+        file.write(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, length + length % 2))
+        for plane in _planes(result, frames):
+            file.write(plane.tobytes())
+        file.write(bytes(length % 2))
+        return
+    _write(file, result, frames, JPEGLSLossless)
+    file.write(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF))
+    file.write(encapsulate([bytes(each) for each in compressed]))
+    file.write(struct.pack("<HHL", 0xFFFE, 0xE0DD, 0))
+
+
+def encode_labelmap(result: Result) -> pydicom.Dataset:
+    """Return what `write_labelmap` writes, read by pydicom."""
+    file = BytesIO()
+    write_labelmap(file, result)
+    return pydicom.dcmread(BytesIO(file.getvalue()))
+
+
+def check_labelmap(path: Path, result: Result) -> None:
+    """Refuse a label map segmentation that is not exactly what was found."""
+    read = read_back(path, result, "labelmap")
+    background, *items = items_of(read.ds, "SegmentSequence")
+    if background["SegmentNumber"] != b"\0\0":
+        raise fault("its first segment is not the background")
+    segments = dict(result.segments())
+    check_segments(items, segments)
+    places = Places(read, result)
+    values = np.zeros(256, dtype=np.uint8)  # by segment number
+    values[[*segments]] = [label.value for label in segments.values()]
+    left = {*range(len(result.labels_kji))}
+    # The encoder is CharLS by its own binding; the reader is another.
+    plugin = "gdcm" if read.ds.file_meta.TransferSyntaxUID == JPEGLSLossless else ""
+    pixels = iter_pixels(path, decoding_plugin=plugin)
+    for frame, plane in zip(read.frames, pixels, strict=True):
+        k = places.slice_of(frame)
+        where = f"slice {k + 1}"
+        if k not in left:
+            raise fault(f"{where} is there twice")
+        left.remove(k)
+        places.check(frame, k, where)
+        if not np.array_equal(values[plane], result.labels_kji[k]):
+            raise fault(f"{where} differs from the label map")
+    if missing := [k for k in sorted(left) if result.labels_kji[k].any()]:
+        raise fault(f"slice {missing[0] + 1} is missing")
+
+
+def _write(file: IO[bytes], result: Result, frames: Sequence[Frame], syntax: str) -> None:
+    """Write everything but the pixels."""
+    kind = hd.seg.SegmentationTypeValues.LABELMAP
+    named = {"name": "labelmap", "number_offset": _SERIES, "transfer_syntax": syntax}
+    write_header(file, header(result, frames, kind, **named))
+
+
+def _planes(result: Result, frames: Sequence[Frame]) -> Iterator[Labels]:
+    """Yield each frame's segment numbers, in one array that the next frame overwrites."""
+    number_of = np.zeros(256, dtype=np.uint8)
+    for number, label in result.segments():
+        number_of[label.value] = number
+    plane = np.empty(result.labels_kji.shape[1:], dtype=np.uint8)
+    for frame in frames:
+        np.take(number_of, result.labels_kji[frame.k], out=plane, mode="clip")
+        yield plane
