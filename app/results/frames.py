@@ -5,7 +5,7 @@ its slice, and those that depend on its segment, are each encoded once and then 
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +76,8 @@ def along_normal(result: Result) -> list[int]:
 def functional_groups(result: Result, frames: Sequence[Frame]) -> bytes:
     """Return the value of PerFrameFunctionalGroupsSequence (PS3.3 C.7.6.16, C.8.20.3)."""
     used = {frame.k for frame in frames}
-    source = {k: _derivation(result, k) for k in used}
+    classes = _classes(result)
+    source = {k: _derivation(result, k, classes) for k in used}
     place = {k: _plane_position(result, k) for k in used}
     alone = len(result.segments()) == 1  # its number stands in the shared groups
     segment = {
@@ -120,21 +121,15 @@ def _plane_position(result: Result, k: int) -> bytes:
     return sequence("PlanePositionSequence", value)
 
 
-def _derivation(result: Result, k: int) -> bytes:
+def _derivation(result: Result, k: int, classes: Mapping[str, str]) -> bytes:
     uid = result.volume.sop_uids[k]
-    source = _instance(_classes(result)[uid], uid)
+    source = _instance(classes[uid], uid)
     if result.volume.frames is not None:
         number = str(result.volume.frames[k]).encode()
         source += element("ReferencedFrameNumber", "IS", number)
-    source += element("SpatialLocationsPreserved", "CS", b"YES")
-    source += _coded(
-        "PurposeOfReferenceCodeSequence",
-        codes.cid7202.SourceImageForImageProcessingOperation,
-    )
+    source += element("SpatialLocationsPreserved", "CS", b"YES") + _PURPOSE
     return sequence(
-        "DerivationImageSequence",
-        sequence("SourceImageSequence", source)
-        + _coded("DerivationCodeSequence", codes.cid7203.SegmentationImageDerivation),
+        "DerivationImageSequence", sequence("SourceImageSequence", source) + _DERIVATION
     )
 
 
@@ -157,3 +152,9 @@ def _coded(keyword: str, code: Code) -> bytes:
         + element("CodingSchemeDesignator", "SH", code.scheme_designator.encode())
         + element("CodeMeaning", "LO", code.meaning.encode()),
     )
+
+
+_PURPOSE = _coded(
+    "PurposeOfReferenceCodeSequence", codes.cid7202.SourceImageForImageProcessingOperation
+)
+_DERIVATION = _coded("DerivationCodeSequence", codes.cid7203.SegmentationImageDerivation)

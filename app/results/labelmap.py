@@ -37,7 +37,7 @@ def write_labelmap(file: IO[bytes], result: Result) -> None:
     """Encode the label map as it is; `can_be_labelmap` must hold for its card."""
     frames = frames_of(result, label_map=True)
     try:
-        compressed = [jpeg_ls.encode_array(plane) for plane in _planes(result, frames)]
+        compressed = [_compressed(plane) for plane in _planes(result, frames)]
     except RuntimeError:  # its buffer is as large as the plane, which noise and tiny planes exceed
         _write(file, result, frames, ExplicitVRLittleEndian)
         length = len(frames) * result.labels_kji[0].size
@@ -48,7 +48,7 @@ def write_labelmap(file: IO[bytes], result: Result) -> None:
         return
     _write(file, result, frames, JPEGLSLossless)
     file.write(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF))
-    file.write(encapsulate([bytes(each) for each in compressed]))
+    file.write(encapsulate(compressed))
     file.write(struct.pack("<HHL", 0xFFFE, 0xE0DD, 0))
 
 
@@ -70,6 +70,7 @@ def check_labelmap(path: Path, result: Result) -> None:
     places = Places(read, result)
     values = np.zeros(256, dtype=np.uint8)  # by segment number
     values[[*segments]] = [label.value for label in segments.values()]
+    found = np.empty(result.labels_kji.shape[1:], dtype=np.uint8)
     left = {*range(len(result.labels_kji))}
     # The encoder is CharLS by its own binding; the reader is another.
     plugin = "gdcm" if read.ds.file_meta.TransferSyntaxUID == JPEGLSLossless else ""
@@ -81,7 +82,8 @@ def check_labelmap(path: Path, result: Result) -> None:
             raise fault(f"{where} is there twice")
         left.remove(k)
         places.check(frame, k, where)
-        if not np.array_equal(values[plane], result.labels_kji[k]):
+        np.take(values, plane, out=found, mode="clip")
+        if not np.array_equal(found, result.labels_kji[k]):
             raise fault(f"{where} differs from the label map")
     if missing := [k for k in sorted(left) if result.labels_kji[k].any()]:
         raise fault(f"slice {missing[0] + 1} is missing")
@@ -103,3 +105,9 @@ def _planes(result: Result, frames: Sequence[Frame]) -> Iterator[Labels]:
     for frame in frames:
         np.take(number_of, result.labels_kji[frame.k], out=plane, mode="clip")
         yield plane
+
+
+def _compressed(plane: Labels) -> bytes:
+    """Return a plane in JPEG-LS with the bits that the header states; some readers insist on it."""
+    rows, columns = plane.shape
+    return bytes(jpeg_ls.encode_buffer(plane.tobytes(), rows, columns, 1, 8))
