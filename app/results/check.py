@@ -7,6 +7,7 @@ lies; each segment must be what the card says it is.
 
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,16 @@ class ReadBack:
     frames: list[Item]
 
 
+@contextmanager
+def readable() -> Iterator[None]:
+    """Refuse an object in which something is missing or of another kind than it should be."""
+    try:
+        yield
+    except (KeyError, ValueError, IndexError, AttributeError) as error:
+        raise fault(f"it cannot be read back ({type(error).__name__})") from error
+
+
+@readable()
 def check_seg(path: Path, result: Result) -> None:
     """Refuse a SEG that is not exactly what was found."""
     read = read_back(path, result, "seg")
@@ -74,12 +85,9 @@ def read_back(path: Path, result: Result, name: str) -> ReadBack:
     with path.open("rb") as file:
         ds = pydicom.dcmread(file, stop_before_pixels=True)
         pixels_at = file.tell()
-    try:
-        frames = items_of(ds, "PerFrameFunctionalGroupsSequence")
-        (shared,) = items_of(ds, "SharedFunctionalGroupsSequence")
-        series = items_of(ds, "ReferencedSeriesSequence")
-    except (KeyError, ValueError) as error:
-        raise fault("its header lacks a sequence") from error
+    frames = items_of(ds, "PerFrameFunctionalGroupsSequence")
+    (shared,) = items_of(ds, "SharedFunctionalGroupsSequence")
+    series = items_of(ds, "ReferencedSeriesSequence")
     uids = (result.identity.uid(f"{name}.instance"), result.identity.uid(f"{name}.series"))
     if (ds.SOPInstanceUID, ds.SeriesInstanceUID) != uids:
         raise fault("its UIDs are not those of the job")

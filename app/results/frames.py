@@ -7,6 +7,7 @@ its slice, and those that depend on its segment, are each encoded once and then 
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +40,12 @@ def frames_of(result: Result, *, label_map: bool = False) -> list[Frame]:
     """
     segments = result.segments()
     present = values_by_slice(result.labels_kji)
+    found: dict[int, Any]
     if label_map:
         found = {LABEL_MAP: present[:, 1:].any(axis=1)}
     else:
         found = {n: present[:, sorted(label.values)].any(axis=1) for n, label in segments}
-    used = np.logical_or.reduce([*found.values()])
+    used = np.stack([*found.values()]).any(axis=0)
     if not used.any():
         return [Frame(number, 0, 1) for number in found]
     places = {k: place for place, k in enumerate((k for k in along_normal(result) if used[k]), 1)}
@@ -70,7 +72,7 @@ def along_normal(result: Result) -> list[int]:
     affine = result.volume.affine_lps
     normal = np.cross(affine[:3, 1], affine[:3, 2])
     distances = [float(position(result, k) @ normal) for k in range(len(result.labels_kji))]
-    return np.argsort(distances, kind="stable").tolist()
+    return sorted(range(len(distances)), key=distances.__getitem__)
 
 
 def functional_groups(result: Result, frames: Sequence[Frame]) -> bytes:

@@ -15,17 +15,16 @@ import jpeg_ls
 import numpy as np
 import pydicom
 from pydicom.encaps import encapsulate
-from pydicom.pixels import iter_pixels
+from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
 from app.models.card import ModelCard
-from app.results.check import Places, check_segments, fault, items_of, read_back
+from app.results.check import Places, check_segments, fault, items_of, read_back, readable
 from app.results.frames import Frame, frames_of
+from app.results.header import Kind, header, write_header
 from app.results.result import Labels, Result
-from app.results.segmentation import header, write_header
 
-_SERIES = 2
-"""Added to the series number of the binary form, which may lie in the same study."""
+LABELMAP = Kind(type=hd.seg.SegmentationTypeValues.LABELMAP, name="labelmap", series=2)
 
 
 def can_be_labelmap(card: ModelCard) -> bool:
@@ -59,6 +58,7 @@ def encode_labelmap(result: Result) -> pydicom.Dataset:
     return pydicom.dcmread(BytesIO(file.getvalue()))
 
 
+@readable()
 def check_labelmap(path: Path, result: Result) -> None:
     """Refuse a label map segmentation that is not exactly what was found."""
     read = read_back(path, result, "labelmap")
@@ -91,9 +91,7 @@ def check_labelmap(path: Path, result: Result) -> None:
 
 def _write(file: IO[bytes], result: Result, frames: Sequence[Frame], syntax: str) -> None:
     """Write everything but the pixels."""
-    kind = hd.seg.SegmentationTypeValues.LABELMAP
-    named = {"name": "labelmap", "number_offset": _SERIES, "transfer_syntax": syntax}
-    write_header(file, header(result, frames, kind, **named))
+    write_header(file, header(result, frames, LABELMAP, syntax))
 
 
 def _planes(result: Result, frames: Sequence[Frame]) -> Iterator[Labels]:
