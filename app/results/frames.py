@@ -40,6 +40,7 @@ def frames_of(result: Result, *, label_map: bool = False) -> list[Frame]:
     """
     segments = result.segments()
     present = values_by_slice(result.labels_kji)
+    used: Any
     found: dict[int, Any]
     if label_map:
         found = {LABEL_MAP: present[:, 1:].any(axis=1)}

@@ -18,6 +18,29 @@ from tests.properties.strategies import Edit, axial, identity, tiny_card, write_
 NOW = datetime(2024, 3, 4, 5, 6, 7, tzinfo=UTC)
 
 
+POOR = (
+    "AccessionNumber",
+    "Manufacturer",
+    "PatientBirthDate",
+    "PatientID",
+    "PatientName",
+    "PatientSex",
+    "PositionReferenceIndicator",
+    "ReferringPhysicianName",
+    "SeriesNumber",
+    "SliceThickness",
+    "StudyDate",
+    "StudyID",
+    "StudyTime",
+)
+
+
+def poor(ds: Dataset, _: int) -> None:
+    """Take away everything that an image can be without."""
+    for keyword in POOR:
+        delattr(ds, keyword)
+
+
 def organs() -> NDArray[np.uint8]:
     """Return a label map of the small axial series: value 1 on two slices, 2 on one."""
     labels = np.zeros((4, 5, 6), np.uint8)

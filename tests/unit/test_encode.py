@@ -15,7 +15,6 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from app.errors import ModelError, NodeError
 from app.models.card import ModelCard
@@ -29,29 +28,7 @@ from tests.properties.strategies import (
     sop_uid,
     tiny_card,
 )
-from tests.unit.encoding import NOW, Case, as_bytes, oblique, organs
-
-POOR = (
-    "AccessionNumber",
-    "Manufacturer",
-    "PatientBirthDate",
-    "PatientID",
-    "PatientName",
-    "PatientSex",
-    "PositionReferenceIndicator",
-    "ReferringPhysicianName",
-    "SeriesNumber",
-    "SliceThickness",
-    "StudyDate",
-    "StudyID",
-    "StudyTime",
-)
-
-
-def poor(ds: Dataset, _: int) -> None:
-    """Take away everything that an image can be without."""
-    for keyword in POOR:
-        delattr(ds, keyword)
+from tests.unit.encoding import NOW, Case, as_bytes, oblique, organs, poor
 
 
 @pytest.fixture
