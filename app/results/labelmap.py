@@ -16,7 +16,7 @@ import numpy as np
 import pydicom
 from pydicom.encaps import encapsulate
 from pydicom.pixels.utils import iter_pixels
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
+from pydicom.uid import JPEGLSLossless
 
 from app.models.card import ModelCard
 from app.results.check import Places, check_segments, fault, items_of, read_back, readable
@@ -35,19 +35,9 @@ def can_be_labelmap(card: ModelCard) -> bool:
 def write_labelmap(file: IO[bytes], result: Result) -> None:
     """Encode the label map as it is; `can_be_labelmap` must hold for its card."""
     frames = frames_of(result, label_map=True)
-    try:
-        compressed = [_compressed(plane) for plane in _planes(result, frames)]
-    except RuntimeError:  # its buffer is as large as the plane, which noise and tiny planes exceed
-        _write(file, result, frames, ExplicitVRLittleEndian)
-        length = len(frames) * result.labels_kji[0].size
-        file.write(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, length + length % 2))
-        for plane in _planes(result, frames):
-            file.write(plane.tobytes())
-        file.write(bytes(length % 2))
-        return
-    _write(file, result, frames, JPEGLSLossless)
+    write_header(file, header(result, frames, LABELMAP, JPEGLSLossless))
     file.write(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF))
-    file.write(encapsulate(compressed))
+    file.write(encapsulate([_compressed(plane) for plane in _planes(result, frames)]))
     file.write(struct.pack("<HHL", 0xFFFE, 0xE0DD, 0))
 
 
@@ -72,9 +62,7 @@ def check_labelmap(path: Path, result: Result) -> None:
     values[[*segments]] = [label.value for label in segments.values()]
     found = np.empty(result.labels_kji.shape[1:], dtype=np.uint8)
     left = {*range(len(result.labels_kji))}
-    # The encoder is CharLS by its own binding; the reader is another.
-    plugin = "gdcm" if read.ds.file_meta.TransferSyntaxUID == JPEGLSLossless else ""
-    pixels = iter_pixels(path, decoding_plugin=plugin)
+    pixels = iter_pixels(path, decoding_plugin="gdcm")  # not the library that encoded them
     for frame, plane in zip(read.frames, pixels, strict=True):
         k = places.slice_of(frame)
         where = f"slice {k + 1}"
@@ -87,11 +75,6 @@ def check_labelmap(path: Path, result: Result) -> None:
             raise fault(f"{where} differs from the label map")
     if missing := [k for k in sorted(left) if result.labels_kji[k].any()]:
         raise fault(f"slice {missing[0] + 1} is missing")
-
-
-def _write(file: IO[bytes], result: Result, frames: Sequence[Frame], syntax: str) -> None:
-    """Write everything but the pixels."""
-    write_header(file, header(result, frames, LABELMAP, syntax))
 
 
 def _planes(result: Result, frames: Sequence[Frame]) -> Iterator[Labels]:
