@@ -1,6 +1,6 @@
 # Each target is one line that calls a script; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench-door bench-log bench-shape train-phantom evaluate-phantom
+.PHONY: help demo test check bench-door bench-log bench-seg bench-shape train-phantom evaluate-phantom
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\): ## /  make \1\t/p' Makefile | expand --tabs=28
@@ -28,3 +28,6 @@ bench-log: ## measure how long a job log of a million objects takes to answer
 
 bench-shape: ## measure how long it takes to measure segments
 	@deploy/setup --tests && .venv/bin/python -m tests.bench_shape
+
+bench-seg: ## measure what encoding a segmentation takes, beside dcmqi
+	@deploy/setup --tests && .venv/bin/python -m tests.bench_seg

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from app.config_door import Strict, Tls
-from app.results.forms import Form
+from app.results.forms import TABLES, Form
 
 AE_TITLE = r"^[!-\[\]-~][ -\[\]-~]{0,15}$"
 """PS3.5 table 6.2-1: printable, no backslash."""
@@ -14,9 +14,6 @@ AE_TITLE = r"^[!-\[\]-~][ -\[\]-~]{0,15}$"
 
 SENDER = "sender"
 """In `deliver_to`: the peer that sent the study."""
-
-TABLES = frozenset({Form.JSON, Form.CSV})
-"""Forms that are no DICOM objects."""
 
 
 class Deliver(Strict):
@@ -43,7 +40,7 @@ class Deliver(Strict):
 
 class _Archive(Strict):
     accepts: tuple[Form, ...] = Field(
-        (Form.SEG,), min_length=1, description="forms of a result that it gets"
+        (Form.SEG, Form.SR), min_length=1, description="forms of a result that it gets"
     )
 
     @model_validator(mode="after")

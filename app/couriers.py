@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.config import Config
-from app.config_archives import TABLES, ArchiveConfig, DimseArchive
+from app.config_archives import ArchiveConfig, DimseArchive
 from app.destinations import archive_of
 from app.dicom.commit import Report, ask
 from app.errors import (
@@ -32,7 +32,7 @@ from app.faults import crash_point
 from app.log import about, sentence, traced
 from app.pipeline.deliver import deliver, identifiers
 from app.pipeline.line import line_to
-from app.results.forms import ENCODED, Form, file_name, in_place_of
+from app.results.forms import ENCODED, TABLES, Form, file_name, in_place_of
 from app.results.identity import new_uid
 from app.store.deliveries import DeliveryGone
 from app.store.delivery import Delivery, DeliveryEvent, DeliveryState

@@ -19,12 +19,12 @@ from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from app.models.card import Label
 from app.results.derived import derived, instance_references, slice_references
 from app.results.describe import coded, content, plain
+from app.results.forms import Form
 from app.results.outline import Mask, keyholed
 from app.results.result import Result
 
 log = logging.getLogger(__name__)
 
-_SERIES = 3
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 """Detached Study Management: retired, and what this reference to a study still asks for."""
 _SHORT, _LONG = 16, 64
@@ -35,12 +35,11 @@ def encode_rtstruct(result: Result) -> Dataset:
     """Return the structure set of a label map; every label of the card is an ROI, found or not."""
     ds = derived(
         result,
-        "rtstruct",
+        Form.RTSTRUCT,
         sop_class=RTStructureSetStorage,
         # A contour of a ragged region needs more than the 64 KiB of an explicit DS (PS3.5 7.1.2).
         transfer_syntax=ImplicitVRLittleEndian,
         modality="RTSTRUCT",
-        number=_SERIES,
     )
     card = result.card
     ds.StructureSetLabel = card.outputs.content_label.strip()[:_SHORT]

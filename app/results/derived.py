@@ -5,9 +5,9 @@ from pydicom.uid import UID
 
 from app.dicom.kind import MANUFACTURER, MODEL_NAME
 from app.results.describe import equipment, software, versioned
+from app.results.forms import Form
 from app.results.result import Result
 
-_MAX_NUMBER = 2**31 - 1
 _COPIED = (
     *("StudyInstanceUID", "StudyDate", "StudyTime", "PatientBirthDate", "PatientSex"),
     *("PatientAge", "PatientSize", "PatientWeight"),
@@ -20,12 +20,9 @@ _NEVER_ABSENT = (
 
 
 def derived(
-    result: Result, form: str, *, sop_class: str, transfer_syntax: str, modality: str, number: int
+    result: Result, form: Form, *, sop_class: str, transfer_syntax: str, modality: str
 ) -> Dataset:
-    """Return an object without content: patient, study, its own series, equipment, UIDs.
-
-    `form` begins the names of its UIDs; `number` is added to the number of the SEG's series.
-    """
+    """Return an object without content: patient, study, its own series, equipment, UIDs."""
     card, identity, local, first = (
         result.card,
         result.identity,
@@ -45,8 +42,7 @@ def derived(
         setattr(ds, keyword, "")
     ds.Modality = modality
     ds.SeriesInstanceUID = identity.uid(f"{form}.series")
-    offset = card.outputs.series_number_offset + number
-    ds.SeriesNumber = min(first.SeriesNumber + offset, _MAX_NUMBER)
+    ds.SeriesNumber = result.series_number(form)
     ds.SeriesDescription = versioned(card.outputs.series_description, result.version)
     ds.InstanceNumber = 1
     ds.Manufacturer, ds.ManufacturerModelName = MANUFACTURER, MODEL_NAME

@@ -37,8 +37,8 @@ def describe_segment(
             family=codes.DCM.ArtificialIntelligence,
             source=MANUFACTURER,
         ),
-        tracking_id=f"{identity.job_id} {plain(label.name)}",
-        tracking_uid=identity.uid(f"seg.tracking.{label.value}"),
+        tracking_id=tracking(label, identity)[0],
+        tracking_uid=tracking(label, identity)[1],
         anatomic_regions=[coded(label.region)] if label.region else None,
         display_color=hd.color.CIELabColor.from_rgb(*label.colour),
     )

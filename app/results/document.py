@@ -9,11 +9,11 @@ from pydicom.sr.codedict import codes
 
 from app.dicom.kind import MANUFACTURER, MODEL_NAME
 from app.results.describe import LONG_STRING, equipment, plain, software, stamp, versioned
+from app.results.forms import Form
 from app.results.result import Result
 
 COMMENT = codes.DCM.Comment
 
-_MAX_NUMBER = 2**31 - 1
 _MEASUREMENTS = " measurements"
 
 
@@ -22,21 +22,19 @@ def document(
     root: hd.sr.ContainerContentItem,
     result: Result,
     *,
+    form: Form,
     what: str,
-    behind_the_segmentation: int,
     segmentations: Sequence[pydicom.Dataset] = (),
 ) -> pydicom.Dataset:
     """Return a report of every source image; `what` is what its UIDs are derived from."""
     card, local = result.card, result.local
-    first = result.sources.headers[0]
-    number = first.SeriesNumber + card.outputs.series_number_offset + behind_the_segmentation
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # values of the source may be odd, see sources.py
         report: pydicom.Dataset = kind(
             evidence=[*result.sources.headers, *segmentations],
             content=root,
             series_instance_uid=result.identity.uid(f"{what}.series"),
-            series_number=min(number, _MAX_NUMBER),
+            series_number=result.series_number(form),
             series_description=_description(result),
             series_date=local.date(),
             series_time=local.time(),

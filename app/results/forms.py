@@ -30,6 +30,9 @@ class Form(StrEnum):
 ENCODED = "encode"
 """The folder in a job's folder where its results lie."""
 
+TABLES = frozenset({Form.JSON, Form.CSV})
+"""Forms that are no DICOM objects."""
+
 SEGMENTATIONS = (Form.SEG, Form.LABELMAP, Form.FRACTIONAL)
 """An archive gets one of these at most."""
 
@@ -70,6 +73,6 @@ def about(forms: Iterable[Form]) -> Form | None:
 
 def file_name(form: Form, forms: Iterable[Form]) -> str:
     """Return the name of a form's file; a report refers to the segmentation beside it."""
-    if form in {Form.JSON, Form.CSV}:
+    if form in TABLES:
         return f"measurements.{form}"
     return f"sr-{about(forms) or 'none'}.dcm" if form is Form.SR else f"{form}.dcm"

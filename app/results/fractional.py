@@ -25,12 +25,12 @@ from app.dicom.stack import TOLERANCE, TOLERANCE_MM
 from app.errors import ModelError, ResultRejected
 from app.results.derived import derived
 from app.results.describe import content, describe_segment, equipment, person, software
+from app.results.forms import Form
 from app.results.result import Result
 
 Probabilities = NDArray[np.uint8]
 """[label of the card, k, j, i]: 255 for 1."""
 
-_SERIES = 5
 _FULL = 255
 _OFFSETS = 2**32
 """Bytes of pixels from which the basic offset table is too short (PS3.5 A.4)."""
@@ -57,11 +57,10 @@ def encode_fractional(result: Result, probabilities: Probabilities) -> Dataset:
         seg = _template(result, probabilities)
         header = derived(
             result,
-            "fractional",
+            Form.FRACTIONAL,
             sop_class=SegmentationStorage,
             transfer_syntax=RLELossless,
             modality="SEG",
-            number=_SERIES,
         )
         del header.ContributingEquipmentSequence  # highdicom has added itself to it
         seg.update(header)

@@ -3,12 +3,10 @@
 What fails a check is kept in `quarantine`, beside the folder of what may leave.
 """
 
-import logging
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -16,11 +14,12 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from app.errors import ResultRejected
+from app.errors import ModelError, ResultRejected
 from app.files import durable, make_folder
+from app.results.check import check_seg
 from app.results.check_contours import check_rtstruct
 from app.results.contours import encode_rtstruct
-from app.results.forms import ENCODED, Form, about, file_name
+from app.results.forms import ENCODED, TABLES, Form, about, file_name
 from app.results.fractional import check_fractional, write_fractional
 from app.results.gate import leave
 from app.results.labelmap import check_labelmap, write_labelmap
@@ -28,11 +27,9 @@ from app.results.measure import Measured
 from app.results.overview import encode_overview
 from app.results.report import encode_report
 from app.results.result import Result
-from app.results.segmentation import check_seg, write_seg
+from app.results.segmentation import write_seg
 from app.results.tables import as_csv, as_json
 from app.results.text_report import encode_text_report
-
-log = logging.getLogger(__name__)
 
 QUARANTINE = "quarantine"
 """The folder in a job's folder where what failed a check lies."""
@@ -48,75 +45,74 @@ class Made:
     """[label, k, j, i] in 255ths, for a card that wants them."""
 
 
-Write = Callable[[IO[bytes]], object]
-Check = Callable[[Path], object]
+_ENCODERS: Mapping[Form, Callable[[Made, Form | None], pydicom.Dataset]] = {
+    Form.SR: lambda made, beside: encode_report(made.result, made.measured, beside),
+    Form.TEXT_SR: lambda made, _: encode_text_report(made.result, made.measured),
+    Form.RTSTRUCT: lambda made, _: encode_rtstruct(made.result),
+    Form.OVERVIEW: lambda made, _: encode_overview(made.result),
+}
 
 
 def make(folder: Path, form: Form, forms: Sequence[Form], made: Made) -> Path:
     """Make one of the forms that go to one archive; it appears whole and checked, or not at all."""
     name = file_name(form, forms)
     path = folder / ENCODED / name
-    write, checks = _ways(form, about(forms), made)
     make_folder(path.parent)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # identity is written as it came
-        with durable(path) as file:
-            write(file)
-            file.flush()
-            for check in checks:
-                _or_aside(check, Path(file.name), folder / QUARANTINE / name)
+    with durable(path) as file:
+        _write(file, form, about(forms), made)
+        file.flush()
+        try:
+            _check(Path(file.name), form, made)
+        except ResultRejected as error:
+            _put_aside(Path(file.name), folder / QUARANTINE / name, error)
+            raise
     return path
 
 
-def _ways(form: Form, segmentation: Form | None, made: Made) -> tuple[Write, list[Check]]:
-    """Return how a form is written and what it is held against."""
-    result, measured = made.result, made.measured
-    may_leave = partial(leave, result=result)
+def _write(file: IO[bytes], form: Form, segmentation: Form | None, made: Made) -> None:
     match form:
         case Form.SEG:
-            return partial(write_seg, result=result), [
-                partial(check_seg, result=result),
-                may_leave,
-            ]
+            write_seg(file, made.result)
         case Form.LABELMAP:
-            return partial(write_labelmap, result=result), [
-                partial(check_labelmap, result=result),
-                may_leave,
-            ]
+            write_labelmap(file, made.result)
         case Form.FRACTIONAL:
-            given = {"result": result, "probabilities": made.probabilities}
-            return partial(write_fractional, **given), [
-                partial(check_fractional, **given),
-                may_leave,
-            ]
-        case Form.SR:
-            return partial(_save, encode_report(result, measured, segmentation)), [may_leave]
-        case Form.TEXT_SR:
-            return partial(_save, encode_text_report(result, measured)), [may_leave]
-        case Form.RTSTRUCT:
-            return partial(_save, encode_rtstruct(result)), [
-                partial(check_rtstruct, result=result),
-                may_leave,
-            ]
-        case Form.OVERVIEW:
-            return partial(_save, encode_overview(result)), [may_leave]
+            write_fractional(file, made.result, _probabilities(made))
         case Form.JSON:
-            return lambda file: file.write(as_json(result, measured)), []
+            file.write(as_json(made.result, made.measured))
         case Form.CSV:
-            return lambda file: file.write(as_csv(result, measured)), []
+            file.write(as_csv(made.result, made.measured))
+        case _:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # identity is written as it came
+                ds = _ENCODERS[form](made, segmentation)
+                ds.save_as(file, enforce_file_format=True)
 
 
-def _save(ds: pydicom.Dataset, file: IO[bytes]) -> None:
-    ds.save_as(file, enforce_file_format=True)
+def _check(path: Path, form: Form, made: Made) -> None:
+    match form:
+        case Form.SEG:
+            check_seg(path, made.result)
+        case Form.LABELMAP:
+            check_labelmap(path, made.result)
+        case Form.FRACTIONAL:
+            check_fractional(path, made.result, _probabilities(made))
+        case Form.RTSTRUCT:
+            check_rtstruct(path, made.result)
+    if form not in TABLES:
+        leave(path, made.result)
 
 
-def _or_aside(check: Check, path: Path, aside: Path) -> None:
-    """Keep what fails the check for a person to look at; it is not where couriers look."""
-    try:
-        check(path)
-    except ResultRejected as error:
-        make_folder(aside.parent)
-        shutil.copyfile(path, aside)
-        aside.with_suffix(".txt").write_text(f"{error}\n", encoding="utf-8")
-        log.error("%s is kept in %s: %s", aside.name, QUARANTINE, error)  # noqa: TRY400  # raised
-        raise
+def _probabilities(made: Made) -> NDArray[np.uint8]:
+    if made.probabilities is None:
+        raise ModelError(
+            f"{made.result.card.name}: no probabilities were kept for this job; run it anew with a"
+            " card whose outputs.segmentation is fractional"
+        )
+    return made.probabilities
+
+
+def _put_aside(path: Path, aside: Path, error: ResultRejected) -> None:
+    """Keep what fails a check for a person to look at, where no courier looks."""
+    make_folder(aside.parent)
+    shutil.copyfile(path, aside)
+    aside.with_suffix(".txt").write_text(f"{error}\n", encoding="utf-8")

@@ -5,10 +5,10 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from app.results.derived import derived, instance_references
 from app.results.describe import content
+from app.results.forms import Form
 from app.results.montage import montage
 from app.results.result import Result
 
-_SERIES = 4
 _LOSS = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
@@ -16,11 +16,10 @@ def encode_overview(result: Result) -> Dataset:
     """Return the picture; no pixel of it says whose it is, and it is not to be measured."""
     ds = derived(
         result,
-        "overview",
+        Form.OVERVIEW,
         sop_class=SecondaryCaptureImageStorage,
         transfer_syntax=ExplicitVRLittleEndian,
         modality="OT",  # a picture of CT slices is no CT: no route may take it for one
-        number=_SERIES,
     )
     ds.Laterality = ""
     ds.ConversionType = "WSD"

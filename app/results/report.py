@@ -7,7 +7,6 @@ report without a finding is a statement and no gap.
 from collections.abc import Iterable, Sequence
 
 import highdicom as hd
-import numpy as np
 import pydicom
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID, SegmentationStorage
@@ -59,18 +58,9 @@ def encode_report(
         root,
         result,
         what=f"sr.{about or 'none'}",
-        behind_the_segmentation=1,
+        form=Form.SR,
         segmentations=[_segmentation(result, about)] if about else [],
     )
-
-
-def segments(result: Result) -> list[tuple[int, Label]]:
-    """Return the segments of the segmentation with their numbers."""
-    counts = sum(np.bincount(plane.ravel(), minlength=256) for plane in result.labels_kji)
-    present = {*np.flatnonzero(counts).tolist()}
-    omit = result.card.outputs.empty_segments == "omit"
-    labels = [each for each in result.card.labels if not omit or each.values & present]
-    return [*enumerate(labels, 1)]
 
 
 def _segmentation(result: Result, about: Form) -> pydicom.Dataset:
@@ -88,7 +78,7 @@ def _groups(
 ) -> list[pydicom.Dataset]:
     """Return the measurements of each segment: TID 1411, or 1501 where none can be referred to."""
     algorithm = equipment(result.card, result.node_version, result.local)[0]
-    number_of = {label.value: number for number, label in segments(result)} if about else {}
+    number_of = {label.value: number for number, label in result.segments()} if about else {}
     groups = []
     for each in (each for each in measured if each.voxels):
         identifier, uid = tracking(each.label, result.identity)

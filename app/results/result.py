@@ -15,11 +15,26 @@ from numpy.typing import NDArray
 from app.dicom.volume import Volume
 from app.errors import ModelError, NodeError
 from app.models.card import Label, ModelCard
+from app.results.forms import Form
 from app.results.identity import Identity
 from app.results.sources import Sources, read_sources
 
 Labels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+
+
+BEHIND = {
+    Form.SEG: 0,
+    Form.SR: 1,
+    Form.LABELMAP: 2,
+    Form.RTSTRUCT: 3,
+    Form.OVERVIEW: 4,
+    Form.FRACTIONAL: 5,
+    Form.TEXT_SR: 6,
+}
+"""What is added to the series number that the card gives."""
+
+_MAX_NUMBER = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,6 +56,36 @@ class Result:
     def mask(self, label: Label) -> Mask:
         """Return the voxels of one label."""
         return np.isin(self.labels_kji, sorted(label.values))
+
+    def series_number(self, form: Form) -> int:
+        """Return the number of a form's series: each is a series of its own behind the source's."""
+        offset = self.card.outputs.series_number_offset + BEHIND[form]
+        return min(int(self.sources.headers[0].SeriesNumber) + offset, _MAX_NUMBER)
+
+    def segments(self) -> list[tuple[int, Label]]:
+        """Return the segments of the SEG with their numbers, which count from 1.
+
+        Where nothing was found each label is a segment, or the SEG would have none.
+        """
+        labels = [*self.card.labels]
+        if self.card.outputs.empty_segments == "omit":
+            found = np.flatnonzero(values_by_slice(self.labels_kji).any(axis=0)).tolist()
+            labels = [label for label in labels if not label.values.isdisjoint(found)] or labels
+        return [*enumerate(labels, 1)]
+
+
+def values_by_slice(labels_kji: Labels) -> NDArray[np.bool_]:
+    """Return which values each slice has, indexed [k, value].
+
+    Every value of a slice begins a run of equal pixels; few pixels do, so counting these is quick.
+    """
+    found = np.zeros((len(labels_kji), 256), dtype=np.bool_)
+    begins = np.ones(labels_kji[0].size, dtype=np.bool_)  # the first pixel does
+    for k, plane in enumerate(labels_kji):
+        pixels = plane.ravel()
+        np.not_equal(pixels[1:], pixels[:-1], out=begins[1:])
+        found[k, pixels[begins]] = True
+    return found
 
 
 def result_of(
@@ -90,9 +135,7 @@ def _check_labels(labels_kji: Labels, volume: Volume, card: ModelCard) -> None:
         )
     described = np.zeros(256, dtype=np.bool_)
     described[[0, *card.values]] = True
-    present = np.zeros(256, dtype=np.bool_)
-    for plane in labels_kji:
-        present |= np.bincount(plane.ravel(), minlength=256).astype(np.bool_)
+    present = values_by_slice(labels_kji).any(axis=0)
     if unknown := np.flatnonzero(present & ~described).tolist():
         raise ModelError(
             f"{card.name}: the label map has the values {unknown}, which the card does not"

@@ -1,120 +1,80 @@
-"""Label map → DICOM SEG: binary, on the grid of its source, checked before it may leave."""
+"""Label map → DICOM SEG: binary, on the grid of its source.
+
+The bits of the frames are written as they are packed; nothing holds all of them.
+"""
 
 import logging
-import warnings
-from datetime import datetime
-from pathlib import Path
+import struct
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from typing import IO
 
 import highdicom as hd
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian
 
-from app.dicom.kind import MANUFACTURER, MODEL_NAME
-from app.files import durable, make_folder
-from app.results.check import check_seg
-from app.results.describe import (
-    content,
-    describe_segment,
-    equipment,
-    person,
-    software,
-    versioned,
-)
-from app.results.identity import Identity
+from app.errors import ResultRejected
+from app.results.forms import Form
+from app.results.frames import Frame, frames_of
+from app.results.header import Kind, header, write_header
 from app.results.result import Labels, Result
 
 log = logging.getLogger(__name__)
-logging.getLogger("highdicom").setLevel(logging.ERROR)  # it quotes names that it finds odd
 
 SEG = "encode/seg.dcm"
 """Where a job's segmentation is, inside the job's folder."""
 
-_MAX_NUMBER = 2**31 - 1
+BINARY = Kind(type=hd.seg.SegmentationTypeValues.BINARY, form=Form.SEG)
+_MAX_BYTES = 2**32 - 2
 
 
-def write_seg(folder: Path, result: Result) -> Path:
-    """Encode the label map, check what was written, and put it into the job's folder."""
-    seg = encode_seg(result)
-    path = folder / SEG
-    make_folder(path.parent)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # identity is written as it came
-        with durable(path) as file:
-            seg.save_as(file, enforce_file_format=True)
-            file.flush()
-            check_seg(
-                Path(file.name),
-                labels_kji=result.labels_kji,
-                affine_lps=result.volume.affine_lps,
-                sop_uids=result.volume.sop_uids,
-                frame_of_reference_uid=result.volume.frame_of_reference_uid,
-                values=[label.value for label in result.card.labels],
-            )
-    log.info("encoded %d segments in %s frames", len(result.card.labels), seg.NumberOfFrames)
-    return path
+def write_seg(file: IO[bytes], result: Result) -> None:
+    """Encode the label map; every label of the card is a segment, found or not."""
+    frames = frames_of(result)
+    size = result.labels_kji[0].size
+    length = -(-len(frames) * size // 16) * 2
+    if length > _MAX_BYTES:
+        raise ResultRejected(
+            f"the segmentation has {len(frames)} frames, {length / 1e9:.1f} GB of pixels; an object"
+            " holds 4.2 GB, let the archive accept the label map form"
+        )
+    write_header(file, header(result, frames, BINARY, ExplicitVRLittleEndian))
+    file.write(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, length))
+    written = 0
+    for packed in _packed(result, frames):
+        written += file.write(packed.data)
+    file.write(bytes(length - written))
+    log.info("encoded %d segments in %d frames", len(result.segments()), len(frames))
 
 
 def encode_seg(result: Result) -> pydicom.Dataset:
-    """Return the SEG of a label map; every label of the card is a segment, found or not."""
-    card, identity, local = result.card, result.identity, result.local
-    first = result.sources.headers[0]
-    segments = _segment_numbers(result)
-    planes = None
-    if not segments.any():  # one empty frame for each segment says that all were looked for
-        segments = segments[:1]
-        planes = [hd.PlanePositionSequence("PATIENT", first.ImagePositionPatient)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # values of the source may be odd, see sources.py
-        seg: pydicom.Dataset = hd.seg.Segmentation(
-            source_images=result.sources.headers,
-            pixel_array=segments,
-            plane_positions=planes,
-            omit_empty_frames=planes is None,
-            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[
-                describe_segment(number, label, card, identity)
-                for number, label in enumerate(card.labels, 1)
-            ],
-            series_instance_uid=identity.uid("seg.series"),
-            series_number=min(first.SeriesNumber + card.outputs.series_number_offset, _MAX_NUMBER),
-            series_description=versioned(card.outputs.series_description, result.version),
-            sop_instance_uid=identity.uid("seg.instance"),
-            instance_number=1,
-            manufacturer=MANUFACTURER,
-            manufacturer_model_name=MODEL_NAME,
-            software_versions=software(card, result.node_version),
-            device_serial_number=card.weights_sha256,
-            content_label=card.outputs.content_label.strip(),
-            content_description=content(result.version),
-            content_creator_name=person(card.outputs.content_creator),
-            content_date=local.date(),
-            content_time=local.time(),
-            series_date=local.date(),
-            series_time=local.time(),
-            transfer_syntax_uid=ExplicitVRLittleEndian,
-            contributing_equipment=equipment(card, result.node_version, local),
-            specific_character_set=None,
-        )
-        result.sources.identify(seg)
-    _fix_what_varies(seg, identity, local)
-    return seg
+    """Return what `write_seg` writes, read by pydicom."""
+    file = BytesIO()
+    write_seg(file, result)
+    return pydicom.dcmread(BytesIO(file.getvalue()))
 
 
-def _segment_numbers(result: Result) -> Labels:
-    """Return the label map with segment numbers, which count from 1, in place of its values."""
-    number_of = np.zeros(256, dtype=np.uint8)
-    for number, label in enumerate(result.card.labels, 1):
-        number_of[label.value] = number
-    return number_of[result.labels_kji]
+def _packed(result: Result, frames: Sequence[Frame]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the bits of the frames, which follow each other without a gap (PS3.5 8.1.1)."""
+    values = {number: sorted(label.values) for number, label in result.segments()}
+    rest = np.zeros(0, dtype=np.bool_)
+    mask = np.zeros(result.labels_kji.shape[1:], dtype=np.bool_)
+    part = np.zeros_like(mask)
+    for frame in frames:
+        _fill(mask, part, result.labels_kji[frame.k], values[frame.segment])
+        bits = np.concatenate((rest, mask.ravel())) if rest.size or mask.size % 8 else mask.ravel()
+        whole = bits.size // 8 * 8
+        rest = bits[whole:]
+        yield np.packbits(bits[:whole], bitorder="little")
+    yield np.packbits(rest, bitorder="little")
 
 
-def _fix_what_varies(seg: pydicom.Dataset, identity: Identity, local: datetime) -> None:
-    """Replace what highdicom draws at random or takes from the clock."""
-    seg.InstanceCreationDate = local.strftime("%Y%m%d")
-    seg.InstanceCreationTime = local.strftime("%H%M%S.%f")
-    for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
-        item.DimensionOrganizationUID = identity.uid("seg.dimension")
-    for item in seg.ContributingEquipmentSequence:
-        if item.get("ManufacturerModelName") == "highdicom":
-            item.ContributionDateTime = local.strftime("%Y%m%d%H%M%S.%f")
+def _fill(
+    mask: NDArray[np.bool_], part: NDArray[np.bool_], plane: Labels, values: Sequence[int]
+) -> None:
+    """Mark the pixels of some values; new arrays for each frame would cost more than the work."""
+    np.equal(plane, values[0], out=mask)
+    for value in values[1:]:
+        mask |= np.equal(plane, value, out=part)

@@ -13,6 +13,7 @@ from pydicom.sr.codedict import codes
 
 from app.results.describe import content, plain
 from app.results.document import document, root_of, section, text
+from app.results.forms import Form
 from app.results.measure import Measured, Quantity
 from app.results.result import Result
 
@@ -28,7 +29,7 @@ def encode_text_report(result: Result, measured: Sequence[Measured]) -> pydicom.
     root = root_of(_TITLE, "2000", result)
     lines = [text(codes.DCM.Finding, line) for line in lines_of(result, measured)]
     root.ContentSequence.append(section(codes.DCM.Findings, lines))
-    return document(hd.sr.EnhancedSR, root, result, what="text_sr", behind_the_segmentation=2)
+    return document(hd.sr.EnhancedSR, root, result, form=Form.TEXT_SR, what=Form.TEXT_SR)
 
 
 def lines_of(result: Result, measured: Sequence[Measured]) -> Iterator[str]:

@@ -179,7 +179,7 @@ def tiny_card(values: Sequence[int] = (1, 2)) -> ModelCard:
             "region": {"scheme": "SCT", "value": "818983003", "meaning": "Abdomen"}
             if number == 2
             else None,
-            "colour": (200, 40 * number, 30),
+            "colour": (200, 40 * number % 256, 30),
         }
         for number, value in enumerate(values, 1)
     ]

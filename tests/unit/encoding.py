@@ -10,11 +10,35 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from app.dicom.volume import Volume, build_volume
+from app.results.check import check_seg
 from app.results.result import Result, result_of
 from app.results.segmentation import encode_seg, write_seg
 from tests.properties.strategies import Edit, axial, identity, tiny_card, write_series
 
 NOW = datetime(2024, 3, 4, 5, 6, 7, tzinfo=UTC)
+
+
+POOR = (
+    "AccessionNumber",
+    "Manufacturer",
+    "PatientBirthDate",
+    "PatientID",
+    "PatientName",
+    "PatientSex",
+    "PositionReferenceIndicator",
+    "ReferringPhysicianName",
+    "SeriesNumber",
+    "SliceThickness",
+    "StudyDate",
+    "StudyID",
+    "StudyTime",
+)
+
+
+def poor(ds: Dataset, _: int) -> None:
+    """Take away everything that an image can be without."""
+    for keyword in POOR:
+        delattr(ds, keyword)
 
 
 def organs() -> NDArray[np.uint8]:
@@ -58,9 +82,14 @@ class Case:
         """Encode in memory."""
         return encode_seg(self.result(labels, **changed))
 
-    def write(self, labels: Any = None) -> Path:
-        """Encode, check and write into the job's folder."""
-        return write_seg(self.folder, self.result(labels))
+    def write(self, labels: Any = None, **changed: Any) -> Path:
+        """Encode into the folder and check what was written."""
+        result = self.result(labels, **changed)
+        path = self.folder / "seg.dcm"
+        with path.open("wb") as file:
+            write_seg(file, result)
+        check_seg(path, result)
+        return path
 
 
 def as_bytes(seg: Dataset) -> bytes:

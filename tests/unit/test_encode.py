@@ -15,13 +15,11 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from app.errors import ModelError, NodeError
 from app.models.card import ModelCard
 from app.results.describe import content, versioned
 from app.results.identity import Identity
-from app.results.segmentation import SEG
 from tests.peers import require
 from tests.properties.strategies import (
     Edit,
@@ -30,29 +28,7 @@ from tests.properties.strategies import (
     sop_uid,
     tiny_card,
 )
-from tests.unit.encoding import NOW, Case, as_bytes, oblique, organs
-
-POOR = (
-    "AccessionNumber",
-    "Manufacturer",
-    "PatientBirthDate",
-    "PatientID",
-    "PatientName",
-    "PatientSex",
-    "PositionReferenceIndicator",
-    "ReferringPhysicianName",
-    "SeriesNumber",
-    "SliceThickness",
-    "StudyDate",
-    "StudyID",
-    "StudyTime",
-)
-
-
-def poor(ds: Dataset, _: int) -> None:
-    """Take away everything that an image can be without."""
-    for keyword in POOR:
-        delattr(ds, keyword)
+from tests.unit.encoding import NOW, Case, as_bytes, oblique, organs, poor
 
 
 @pytest.fixture
@@ -288,14 +264,6 @@ def test_words_of_a_card_fit_into_dicom(case: Case) -> None:
     assert list(seg.SoftwareVersions)[1:] == ["m" * 40, card.identity.partition("@")[2]]
     assert all(len(value) <= 64 for value in seg.SoftwareVersions)
     as_bytes(seg)
-
-
-def test_a_checked_file_is_left_whole_in_the_jobs_folder(case: Case) -> None:
-    """Nothing is there but the object."""
-    path = case.write()
-    assert path == case.folder / SEG
-    assert [each.name for each in path.parent.iterdir()] == ["seg.dcm"]
-    assert pydicom.dcmread(path).SOPInstanceUID == identity().uid("seg.instance")
 
 
 def test_the_frames_of_any_axis_pass_the_check(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_it_is_an_object_of_its_own_beside_the_other_report(case: Case) -> None:
     assert report.SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.22"
     assert report.SOPInstanceUID == result.identity.uid("text_sr.instance")
     assert report.SeriesInstanceUID == result.identity.uid("text_sr.series")
-    assert report.SeriesNumber == 304
+    assert report.SeriesNumber == 308
     assert (report.CompletionFlag, report.VerificationFlag) == ("COMPLETE", "UNVERIFIED")
     (study,) = report.CurrentRequestedProcedureEvidenceSequence
     (series,) = study.ReferencedSeriesSequence
