@@ -5,8 +5,8 @@ overlapping and with empty segments. Other than highdicom's may be: what it draw
 from the clock, the padding byte behind an odd number of bytes of pixels (highdicom writes the
 character 0, DICOM asks for a null), the bytes of compressed pixels, and the spacing between slices
 where nothing was found (highdicom has one slice then, and no spacing). Not covered: sources of
-several frames (unit/test_overlap.py has one); frames of fewer than 8 pixels, which highdicom 0.28
-packs wrong (unit/test_encode.py).
+several frames, and frames of fewer than 8 pixels, which highdicom 0.28 packs wrong
+(unit/test_overlap.py).
 """
 
 import warnings
