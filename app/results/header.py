@@ -65,7 +65,9 @@ def header(
     if _is_3d(result, frames):
         seg.DimensionOrganizationType = "3D"
     _fix_what_varies(seg, result, kind)
-    result.sources.identify(seg)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # identity may be in a character set that nobody knows
+        result.sources.identify(seg)
     images, series = references(result)
     _put(seg, "SourceImageSequence", images)
     _put(seg, "ReferencedSeriesSequence", series)

@@ -143,7 +143,7 @@ def oblique_frames(draw: st.DrawFn) -> NDArray[Any]:
 def grids(draw: st.DrawFn) -> tuple[NDArray[Any], tuple[int, int, int]]:
     """Draw an affine (k, j, i, 1) → LPS mm and a shape; pixels need not be square.
 
-    No slice has fewer than 8 pixels: highdicom 0.28 packs those wrong, which `check_seg` refuses.
+    No slice has fewer than 8 pixels: highdicom 0.28, which ours is held against, packs those wrong.
     """
     frame = draw(st.one_of(st.sampled_from(axis_frames()), oblique_frames()))
     shape = draw(st.tuples(st.integers(2, 6), st.integers(3, 7), st.integers(3, 7)))
