@@ -259,7 +259,9 @@ class Gates(Strict):
     )
     sizes: Answer = Field("refuse", description="images of several sizes")
     frame_of_reference: Answer = Field("refuse", description="no frame of reference, or several")
-    multi_frame: Answer = Field("refuse", description="several frames or a mosaic in one image")
+    multi_frame: Answer = Field(
+        "refuse", description="frames that do not say where they lie, or a mosaic, in one image"
+    )
     colour: Answer = Field("refuse", description="pixels that are no grey values")
     monochrome1: Answer = Field("refuse", description="grey values of which the largest is black")
     lossy: Answer = Field("allow", description="images that were compressed with loss")

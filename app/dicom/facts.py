@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 
+from app.dicom.columns import unpacked
 from app.dicom.contrast import contrast
 from app.dicom.image import B_VALUE, FRAMES, Image
 from app.dicom.kernels import kernel_classes
@@ -38,7 +39,8 @@ FACTS: Mapping[str, str] = {
     "placed": "yes when every image has a position, an orientation and a pixel spacing",
     "frames_of_reference": "number of different frames of reference",
     "kind": "original, derived, reformatted, projection, localizer or secondary, or not_image",
-    "multi_frame": "yes or no; yes also for mosaics",
+    "multi_frame": "no, enhanced where images describe each of their frames, or yes; yes also for"
+    " mosaics",
     "lossy": "yes when an image was compressed with loss",
     "b_values": "the b-values of diffusion images",
     "contrast": "yes or no, from the contrast agent or else from the descriptions",
@@ -61,6 +63,7 @@ Facts = dict[str, tuple[Scalar, ...]]
 
 def facts_of(tags: Mapping[str, tuple[Scalar, ...]], images: Mapping[str, Image]) -> Facts:
     """Return the facts of one series; unknown ones are absent."""
+    images = unpacked(images)
     modality = {str(value).upper() for value in tags.get("Modality", ())}
     facts: Facts = {
         "slices": (sum(int(image.get(FRAMES, (1,))[0]) for image in images.values()),),

@@ -38,13 +38,13 @@ def by_position(slices: Sequence[Slice]) -> list[list[Slice]]:
     orientations = np.array([each.plane.orientation for each in ordered])
     if (found := turned(orientations, orientations[0])).any():
         raise UnsupportedGeometry(
-            f"{ordered[found.argmax()].path.name}: the slices have several orientations;"
+            f"{ordered[found.argmax()].name}: the slices have several orientations;"
             " send each orientation as its own series"
         )
     spacings = np.array([each.plane.pixel_spacing_mm for each in ordered])
     if (found := other_spacing(spacings, spacings[0])).any():
         raise UnsupportedGeometry(
-            f"{ordered[found.argmax()].path.name}: the slices differ in PixelSpacing;"
+            f"{ordered[found.argmax()].name}: the slices differ in PixelSpacing;"
             " send each reconstruction as its own series"
         )
     normal = normal_of(orientations[0])

@@ -14,12 +14,14 @@ from typing import Any, Self
 
 import pydicom
 
+from app.dicom.columns import instance_of, unpacked, with_column
 from app.dicom.facts import facts_of
-from app.dicom.image import PIXELS, Image, image_of
+from app.dicom.image import PIXELS, Image
 from app.dicom.layout import points_in_time, to_compare
 from app.dicom.series import Scalar, Series, read_header, text_of, tolerant
 from app.dicom.slices import patient_of
-from app.dicom.tags import order, smallest, tags_of
+from app.dicom.tags import order, smallest
+from app.dicom.told import told
 from app.dicom.volume import digest_of_values
 from app.errors import StudyError, UnreadableDicom
 
@@ -74,9 +76,10 @@ class SeriesHeaders:
     def _part(self, number: int, sop_uids: Iterable[str]) -> Series:
         """Return one point in time; of its attributes those kept for each image are its own."""
         images = {uid: self.images[uid] for uid in sop_uids}
+        apart = unpacked(images).values()
         own = {
-            keyword: smallest(value for each in images.values() for value in each.get(keyword, ()))
-            for keyword in self.tags.keys() & {name for each in images.values() for name in each}
+            keyword: smallest(value for each in apart for value in each.get(keyword, ()))
+            for keyword in self.tags.keys() & {name for each in apart for name in each}
         }
         headers = replace(self, images=images, tags={**self.tags, **own})
         return headers._series(part=number)  # noqa: SLF001  # of the same class
@@ -147,11 +150,19 @@ def compared(headers: SeriesHeaders, files: Mapping[str, str | Path]) -> SeriesH
     the SOP Instance UIDs of the whole series to its files: an image that came before may have to
     be read now that another one lies at its place.
     """
-    digests: dict[str, Image] = {}
-    for uid in to_compare(headers.images):
-        if uid in files and (digest := digest_of_values(files[uid])):
-            digests[uid] = {**headers.images[uid], PIXELS: (digest,)}
-    return replace(headers, images={**headers.images, **digests}) if digests else headers
+    digests: dict[str, dict[int, str]] = {}
+    for name in to_compare(headers.images):
+        uid, frame = instance_of(name)
+        if uid in files and (digest := digest_of_values(files[uid], frame)):
+            digests.setdefault(uid, {})[frame or 0] = digest
+    if not digests:
+        return headers
+    images = {uid: _with_digests(headers.images[uid], found) for uid, found in digests.items()}
+    return replace(headers, images={**headers.images, **images})
+
+
+def _with_digests(image: Image, found: Mapping[int, str]) -> Image:
+    return {**image, PIXELS: (found[0],)} if 0 in found else with_column(image, PIXELS, found)
 
 
 class _Collected:
@@ -209,11 +220,12 @@ def _one_image(ds: pydicom.Dataset, name: str) -> SeriesHeaders:
         if not uid:
             raise UnreadableDicom(f"{name}: has no {keyword}; it cannot be placed in a study")
     patient = json.dumps(patient_of(ds)).encode()
+    tags, image = told(ds, name)
     return SeriesHeaders(
         study_uid=uids["StudyInstanceUID"],
         series_uid=uids["SeriesInstanceUID"],
-        tags=tags_of(ds),
-        images={uids["SOPInstanceUID"]: image_of(ds) | {"SOPClassUID": (uids["SOPClassUID"],)}},
+        tags=tags,
+        images={uids["SOPInstanceUID"]: {**image, "SOPClassUID": (uids["SOPClassUID"],)}},
         patients=(hashlib.sha256(patient).hexdigest()[:_FINGERPRINT],),
     )
 

@@ -8,6 +8,7 @@ import pydicom
 from pydicom.tag import Tag
 from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
+from app.dicom.frames import is_enhanced
 from app.dicom.series import Scalar, scalars
 from app.dicom.tags import MAX_TEXT, MAX_VALUES
 
@@ -15,13 +16,20 @@ Image = Mapping[str, tuple[Scalar, ...]]
 """Keyword → values in the order of the header; absent where the header has none."""
 
 FRAMES: Final = "frames"
-"""Key of the number of frames, of images that hold several or may."""
+"""Key of the number of frames, of images that hold several or may and do not tell them apart."""
+ENHANCED: Final = "enhanced"
+"""Key of the number of frames, of images that describe each of them, and of these frames."""
 B_VALUE: Final = "b"
 """Key of the b-value, wherever the vendor keeps it."""
 LOSSY: Final = "lossy"
 """Key of images that were compressed with loss."""
 PIXELS: Final = "pixels"
 """Key of the digest of the values, known only where images had to be compared."""
+
+NOT_OF_FRAMES = frozenset(
+    {FRAMES, "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"}
+)
+"""Keys that say nothing of frames that are described: they lie where their own groups say."""
 
 TELL_APART = (
     "TemporalPositionIdentifier",
@@ -74,12 +82,18 @@ _MOST_FRAMES = 1_000_000
 
 def image_of(ds: pydicom.Dataset) -> dict[str, tuple[Scalar, ...]]:
     """Return what is kept of one header."""
+    image = attributes_of(ds, is_mr="MR" in scalars(ds, "Modality"))
+    image[FRAMES] = _frames(ds)
+    image[LOSSY] = ("yes",) if _is_lossy(ds) else ()
+    return {keyword: values for keyword, values in image.items() if values}
+
+
+def attributes_of(ds: pydicom.Dataset, *, is_mr: bool) -> dict[str, tuple[Scalar, ...]]:
+    """Return what is kept of the attributes of one header, or of one frame."""
     image: dict[str, tuple[Scalar, ...]] = {
         keyword: _short(scalars(ds, tag)) for keyword, tag in _TAGS.items() if tag in ds
     }
-    image[FRAMES] = _frames(ds)
-    image[LOSSY] = ("yes",) if _is_lossy(ds) else ()
-    if "MR" in scalars(ds, "Modality"):  # private blocks cost time
+    if is_mr:  # private blocks cost time
         image[B_VALUE] = _b_value(ds)
         image["DiffusionGradientOrientation"] = _gradient(ds)
     return {keyword: values for keyword, values in image.items() if values}
@@ -93,9 +107,8 @@ def _short(values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
 
 def _frames(ds: pydicom.Dataset) -> tuple[int, ...]:
     """Return the number of frames, or nothing for a plain single-frame image."""
-    enhanced = {"PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"}
     said = scalars(ds, "NumberOfFrames")
-    if said in ((), (1,)) and not any(keyword in ds for keyword in enhanced):
+    if said in ((), (1,)) and not is_enhanced(ds):
         return (1,) if "MOSAIC" in scalars(ds, "ImageType") else ()
     number = said[0] if said and isinstance(said[0], int) else 1
     return (min(max(number, 1), _MOST_FRAMES),)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from app.dicom.image import FRAMES, LOSSY, Image
+from app.dicom.image import ENHANCED, FRAMES, LOSSY, Image
 from app.dicom.series import Scalar
 
 MANUFACTURER: Final = "Marginalia"
@@ -57,23 +57,31 @@ def kind_facts(tags: Tags, images: Mapping[str, Image]) -> dict[str, tuple[Scala
     """Return what kinds of objects the series holds."""
     looks = {(image.get("SOPClassUID"), image.get("ImageType", ())) for image in images.values()}
     kinds = {_kind(tags, str((sop_class or ("",))[0]), *types) for sop_class, types in looks}
-    many = any(FRAMES in image for image in images.values())
+    many = {
+        "yes" if FRAMES in image else "enhanced" if ENHANCED in image else "no"
+        for image in images.values()
+    }
     own = MANUFACTURER in tags.get("Manufacturer", ()) and MODEL_NAME in tags.get(
         "ManufacturerModelName", ()
     )
     lossy = any(LOSSY in image for image in images.values())
     facts: dict[str, tuple[Scalar, ...]] = {
         "kind": tuple(sorted(kinds - {""})),
-        "multi_frame": ("yes" if many else "no",),
+        "multi_frame": tuple(sorted(many)),
         "lossy": ("yes" if lossy else "no",),
         "own": ("yes" if own else "no",),
     }
     return facts
 
 
-def _kind(tags: Tags, sop_class: str, *image_type: Scalar) -> str:
+def is_image(tags: Tags, sop_class: str) -> bool:
+    """Say whether an object is an image of a patient, as far as its class and modality tell."""
     modality = {str(value).upper() for value in tags.get("Modality", ())}
-    if sop_class.startswith(_NOT_IMAGES) or modality & _NOT_IMAGE_MODALITIES:
+    return not (sop_class.startswith(_NOT_IMAGES) or modality & _NOT_IMAGE_MODALITIES)
+
+
+def _kind(tags: Tags, sop_class: str, *image_type: Scalar) -> str:
+    if not is_image(tags, sop_class):
         return "not_image"
     if sop_class == _SECONDARY or sop_class.startswith(f"{_SECONDARY}."):
         return "secondary"

@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from app.dicom.apart import by_time, together
+from app.dicom.columns import instance_of, unpacked
 from app.dicom.image import FRAMES, PIXELS, Image
 from app.dicom.series import Scalar
 from app.dicom.slices import orientation_of, pixel_spacing_of, position_of
@@ -74,13 +75,23 @@ def layout_facts(images: Mapping[str, Image]) -> Facts:
 
 
 def points_in_time(images: Mapping[str, Image]) -> list[list[str]]:
-    """Return the images of each point in time, where every position has one for each of them."""
+    """Return the images of each point in time, where every position has one for each of them.
+
+    An object whose frames are of several points in time belongs to none; then nothing is returned.
+    """
+    images = unpacked(images)
     at_place = [place for stack in _stacks(_lies(images)) for place in stack.at_place]
-    return by_time(images, at_place)
+    points = [
+        list(dict.fromkeys(instance_of(name)[0] for name in point))
+        for point in by_time(images, at_place)
+    ]
+    whole = len({uid for point in points for uid in point}) == sum(map(len, points))
+    return points if whole else []
 
 
 def to_compare(images: Mapping[str, Image]) -> list[str]:
-    """Return the images whose pixels must be read to know whether duplicates differ."""
+    """Return the images, unpacked, whose pixels must be read to know whether duplicates differ."""
+    images = unpacked(images)
     at_place = [place for stack in _stacks(_lies(images)) for place in stack.at_place]
     if all(len(place) == 1 for place in at_place):
         return []

@@ -1,4 +1,7 @@
-"""One image of a series as the volume needs it, or the sentence why it cannot be part of one."""
+"""The images of a series as the volume needs them, or the sentence why they cannot be part of one.
+
+The frames of an enhanced multi-frame object are read as the single images that they stand for.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
+from app.dicom.frames import frames_of, is_enhanced
 from app.dicom.series import Scalar, read_header, scalars, text_of, tolerant
 from app.dicom.stack import Vector
 from app.errors import StudyError, UnreadableDicom, UnsupportedGeometry
@@ -36,10 +40,14 @@ class Plane:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Slice:
-    """One image: what it belongs to, where it lies and what its stored values mean."""
+    """One image or frame: what it belongs to, where it lies and what its stored values mean."""
 
     path: Path
     sop_uid: str
+    frame: int | None
+    """Its number in the object, from 1; None where the object is a single image."""
+    frames: int
+    """How many the object has."""
     series_uid: str
     study_uid: str
     frame_of_reference_uid: str
@@ -53,34 +61,64 @@ class Slice:
     intercept: float
     lossy: bool
 
+    @property
+    def name(self) -> str:
+        """What a sentence calls it."""
+        return _name(self.path, self.frame)
 
-def read_slice(path: str | Path) -> Slice:
-    """Read the header of one image and refuse what can be no slice of a volume."""
+
+def read_slices(path: str | Path) -> list[Slice]:
+    """Read the header of an object, refuse what can be no slices, and return its images."""
     path = Path(path)
     ds = read_header(path)
     with tolerant(path):
         _check_kind(ds, path.name)
-        rows, columns = _size(ds, path.name)
-        slope, intercept = _calibration(ds, path.name)
-        return Slice(
-            path=path,
-            sop_uid=_required(ds, "SOPInstanceUID", path.name),
-            series_uid=_required(ds, "SeriesInstanceUID", path.name),
-            study_uid=_required(ds, "StudyInstanceUID", path.name),
-            frame_of_reference_uid=text_of(ds, "FrameOfReferenceUID"),
-            modality=text_of(ds, "Modality"),
-            patient=patient_of(ds),
-            rows=rows,
-            columns=columns,
-            plane=Plane(
-                position_lps=position_of(scalars(ds, "ImagePositionPatient"), path.name),
-                orientation=orientation_of(scalars(ds, "ImageOrientationPatient"), path.name),
-                pixel_spacing_mm=pixel_spacing_of(scalars(ds, "PixelSpacing"), path.name),
-            ),
-            slope=slope,
-            intercept=intercept,
-            lossy=text_of(ds, "LossyImageCompression") == "01",
-        )
+        if not is_enhanced(ds):
+            return [_slice(ds, ds, path)]
+        frames = frames_of(ds, path.name)
+        return [
+            _slice(ds, frame, path, number, len(frames))
+            for number, frame in enumerate(frames, start=1)
+        ]
+
+
+def _slice(
+    ds: pydicom.Dataset,
+    image: pydicom.Dataset,
+    path: Path,
+    frame: int | None = None,
+    frames: int = 1,
+) -> Slice:
+    """Return one slice; where it lies and what its values mean is said by `image`."""
+    name = _name(path, frame)
+    _check_type(image, name)
+    rows, columns = _size(ds, path.name)
+    slope, intercept = _calibration(image, text_of(ds, "Modality"), name)
+    return Slice(
+        path=path,
+        sop_uid=_required(ds, "SOPInstanceUID", path.name),
+        frame=frame,
+        frames=frames,
+        series_uid=_required(ds, "SeriesInstanceUID", path.name),
+        study_uid=_required(ds, "StudyInstanceUID", path.name),
+        frame_of_reference_uid=text_of(ds, "FrameOfReferenceUID"),
+        modality=text_of(ds, "Modality"),
+        patient=patient_of(ds),
+        rows=rows,
+        columns=columns,
+        plane=Plane(
+            position_lps=position_of(scalars(image, "ImagePositionPatient"), name),
+            orientation=orientation_of(scalars(image, "ImageOrientationPatient"), name),
+            pixel_spacing_mm=pixel_spacing_of(scalars(image, "PixelSpacing"), name),
+        ),
+        slope=slope,
+        intercept=intercept,
+        lossy=text_of(ds, "LossyImageCompression") == "01",
+    )
+
+
+def _name(path: Path, frame: int | None) -> str:
+    return path.name if frame is None else f"{path.name}, frame {frame}"
 
 
 def check_one_series(slices: Sequence[Slice]) -> None:
@@ -95,6 +133,11 @@ def check_one_series(slices: Sequence[Slice]) -> None:
     ):
         if len({getattr(each, name) for each in slices}) > 1:
             raise StudyError(f"the slices are of {what}; send each series on its own")
+    if len({each.frame is None for each in slices}) > 1:
+        raise UnsupportedGeometry(
+            "the slices are single images and frames of multi-frame images;"
+            " send each as its own series"
+        )
     if len({each.frame_of_reference_uid for each in slices}) > 1:
         raise UnsupportedGeometry(
             "the slices lie in several frames of reference, so their positions cannot be compared;"
@@ -112,16 +155,10 @@ def check_one_series(slices: Sequence[Slice]) -> None:
 
 
 def _check_kind(ds: pydicom.Dataset, name: str) -> None:
-    if "PerFrameFunctionalGroupsSequence" in ds or "SharedFunctionalGroupsSequence" in ds:
-        raise UnsupportedGeometry(f"{name}: is an enhanced multi-frame image; send single frames")
     frames = scalars(ds, "NumberOfFrames")
-    if frames and frames != (1,):
+    if frames and frames != (1,) and not is_enhanced(ds):
         raise UnsupportedGeometry(f"{name}: is a multi-frame image; send single frames")
-    for kind in map(str, scalars(ds, "ImageType")):
-        if kind in _NO_VOLUME:
-            raise UnsupportedGeometry(
-                f"{name}: is {_NO_VOLUME[kind]} (ImageType), not a slice; send the series without"
-            )
+    _check_type(ds, name)
     samples, photometric = scalars(ds, "SamplesPerPixel"), text_of(ds, "PhotometricInterpretation")
     if not photometric:
         raise StudyError(f"{name}: is not an image; send the series without it")
@@ -134,6 +171,14 @@ def _check_kind(ds: pydicom.Dataset, name: str) -> None:
             f"{name}: its values are calibrated by a look-up table, which is not supported;"
             " send images with RescaleSlope and RescaleIntercept"
         )
+
+
+def _check_type(ds: pydicom.Dataset, name: str) -> None:
+    for kind in map(str, scalars(ds, "ImageType")):
+        if kind in _NO_VOLUME:
+            raise UnsupportedGeometry(
+                f"{name}: is {_NO_VOLUME[kind]} (ImageType), not a slice; send the series without"
+            )
 
 
 def _size(ds: pydicom.Dataset, name: str) -> tuple[int, int]:
@@ -189,9 +234,9 @@ def pixel_spacing_of(values: tuple[Scalar, ...], name: str) -> Vector:
     return spacing
 
 
-def _calibration(ds: pydicom.Dataset, name: str) -> tuple[float, float]:
+def _calibration(ds: pydicom.Dataset, modality: str, name: str) -> tuple[float, float]:
     given = [scalars(ds, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")]
-    if text_of(ds, "Modality") in _CALIBRATED and not all(given):
+    if modality in _CALIBRATED and not all(given):
         raise StudyError(
             f"{name}: RescaleSlope or RescaleIntercept is missing, so its values have no unit;"
             " send the original images"

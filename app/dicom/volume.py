@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 
 from app.dicom.geometry import by_position, grid_of
-from app.dicom.series import tolerant
-from app.dicom.slices import Slice, check_one_series, read_slice
+from app.dicom.pixels import values_of, values_of_all
+from app.dicom.slices import Slice, check_one_series, read_slices
 from app.dicom.stack import TOLERANCE
-from app.errors import StudyError, UnreadableDicom, UnsupportedGeometry
+from app.errors import StudyError, UnsupportedGeometry
 from app.files import durable, read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ class Volume:
 
 def build_volume(paths: Iterable[str | Path], *, tolerance: float = TOLERANCE) -> Volume:
     """Build the volume of one series, or raise the StudyError that says why there is none."""
-    slices = [read_slice(path) for path in paths]
+    slices = [each for path in paths for each in read_slices(path)]
     check_one_series(slices)
     _check_memory(slices)
     groups = by_position(slices)
@@ -57,14 +56,15 @@ def build_volume(paths: Iterable[str | Path], *, tolerance: float = TOLERANCE) -
     grid = grid_of(_one_each(groups), tolerance)
     first = grid.slices[0]
     voxels = np.empty((len(grid.slices), first.rows, first.columns), dtype=np.float32)
-    for k, each in enumerate(grid.slices):
-        voxels[k] = _values(each)
+    for k, values in values_of_all(grid.slices):
+        voxels[k] = values
     if any(each.lossy for each in grid.slices):
         log.info("series %s was compressed with loss", first.series_uid)
     return Volume(
         voxels_kji=voxels,
         affine_lps=grid.affine_lps,
         sop_uids=tuple(each.sop_uid for each in grid.slices),
+        frames=_frames(grid.slices),
         frame_of_reference_uid=first.frame_of_reference_uid,
         series_uid=first.series_uid,
     )
@@ -99,18 +99,23 @@ def load(folder: Path, role: str) -> Volume:
     )
 
 
-def digest_of_values(path: str | Path) -> str | None:
-    """Return a digest of the calibrated values of one image; None where there are none to read.
+def digest_of_values(path: str | Path, frame: int | None = None) -> str | None:
+    """Return a digest of the calibrated values of an image, or a frame; None where there are none.
 
     Images with one digest are copies for a volume, however their pixels are encoded.
     """
     try:
-        image = read_slice(path)
-        _check_memory([image])
-        values = _values(image) + 0.0  # no -0.0, which equals 0.0 in other bytes
+        slices = [each for each in read_slices(path) if each.frame == frame]
+        _check_memory(slices)
+        values = values_of(slices[0]) + 0.0  # no -0.0, which equals 0.0 in other bytes
     except StudyError:
         return None
     return hashlib.sha256(values.tobytes()).hexdigest()[:_DIGEST]
+
+
+def _frames(slices: Sequence[Slice]) -> tuple[int, ...] | None:
+    frames = tuple(each.frame for each in slices if each.frame is not None)
+    return frames or None  # all or none, which `check_one_series` sees to
 
 
 def _check_memory(slices: Sequence[Slice]) -> None:
@@ -125,7 +130,7 @@ def _check_memory(slices: Sequence[Slice]) -> None:
 
 def _check_uids(groups: Sequence[Sequence[Slice]]) -> None:
     """Refuse one SOP Instance UID at two places; at one place the pixels will be compared."""
-    places = [{each.sop_uid for each in group} for group in groups]
+    places = [{(each.sop_uid, each.frame) for each in group} for group in groups]
     if sum(map(len, places)) > len(set().union(*places)):
         raise StudyError(
             "one SOP Instance UID names slices at different positions; send the original images"
@@ -135,9 +140,9 @@ def _check_uids(groups: Sequence[Sequence[Slice]]) -> None:
 def _one_each(groups: Sequence[Sequence[Slice]]) -> list[Slice]:
     """Return one slice for each place; copies are dropped, different pixels are refused."""
     for k, group in enumerate(groups):
-        kept = _values(group[0]) if len(group) > 1 else None
+        kept = values_of(group[0]) if len(group) > 1 else None
         for other in group[1:]:
-            if not np.array_equal(_values(other), kept):  # type: ignore[arg-type]
+            if not np.array_equal(values_of(other), kept):  # type: ignore[arg-type]
                 raise UnsupportedGeometry(_several_at(groups, k))
             log.info("slice %d: %s is a copy of %s", k + 1, other.sop_uid, group[0].sop_uid)
     return [group[0] for group in groups]
@@ -154,28 +159,3 @@ def _several_at(groups: Sequence[Sequence[Slice]], k: int) -> str:
         f"slice {k + 1} of {len(groups)}: {len(groups[k])} different slices lie at one position;"
         " send the series without repetitions"
     )
-
-
-def _values(each: Slice) -> NDArray[np.float32]:
-    """Decode one slice and apply its own slope and intercept (PS3.3 C.11.1)."""
-    name = each.path.name
-    with tolerant(each.path):
-        ds = pydicom.dcmread(each.path)
-        if not ds.get("PixelData"):
-            raise UnreadableDicom(f"{name}: has no pixel data; send it again")
-        _check_length(ds, each)
-        stored = ds.pixel_array
-    if stored.shape != (each.rows, each.columns):
-        raise UnreadableDicom(f"{name}: its pixels are not Rows × Columns; send it again")
-    return np.asarray(stored * each.slope + each.intercept, dtype=np.float32)
-
-
-def _check_length(ds: pydicom.Dataset, each: Slice) -> None:
-    """Refuse native pixel data that is shorter than the header says, before it is decoded."""
-    if ds.file_meta.TransferSyntaxUID.is_encapsulated:
-        return
-    needed = each.rows * each.columns * int(ds.BitsAllocated) // 8
-    if len(ds.PixelData) < needed:
-        raise UnreadableDicom(
-            f"{each.path.name}: has {len(ds.PixelData)} of {needed} bytes of pixels; send it again"
-        )

@@ -176,9 +176,12 @@ def _frame_of_reference(series: Series) -> str | None:
 
 
 def _multi_frame(series: Series) -> str | None:
+    known = fact(series, "multi_frame")
     frames = _numbers(series.tags.get("NumberOfFrames", ()))
-    if "yes" in fact(series, "multi_frame") or max(frames, default=1) > 1:
-        return "multi-frame images; send single frames"
+    if "yes" in known or (max(frames, default=1) > 1 and "enhanced" not in known):
+        return "multi-frame images that do not say where each frame lies; send single frames"
+    if len(known) > 1:
+        return "single and multi-frame images; send each as its own series"
     if "mosaic" in _texts(series.tags.get("ImageType", ())):
         return "mosaics of slices; send single slices"
     return None

@@ -22,6 +22,7 @@ from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import DA, TM, validate_value
 
+from app.dicom.frames import frames_of, is_enhanced
 from app.dicom.series import read_header, scalars, text_of, tolerant
 from app.errors import NodeError
 
@@ -81,10 +82,14 @@ _FREE_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sources:
-    """The images that a result is derived from, in the order of its slices."""
+    """The objects that a result is derived from, in the order of its slices."""
 
     headers: list[pydicom.Dataset]
-    """Mended; patient, study and equipment stand in the first alone."""
+    """Mended, one of each object; patient, study and equipment stand in the first alone.
+
+    Single images are one for each slice. Multi-frame objects say in functional groups where each of
+    their frames lies; which frame a slice is, the volume knows.
+    """
     identity: Mapping[BaseTag, DataElement | RawDataElement]
     """How the first source names patient and study, as it came."""
 
@@ -107,29 +112,38 @@ class Sources:
 def read_sources(
     paths: Iterable[str | Path], sop_uids: Sequence[str], affine_lps: NDArray[np.float64]
 ) -> Sources:
-    """Read the header of each slice in the order of `sop_uids`, whatever the order of paths."""
+    """Read the header of each object in the order of `sop_uids`, whatever the order of paths.
+
+    An object that is several slices is named by each of them.
+    """
     headers: dict[str, pydicom.Dataset] = {}
     for path in paths:
         header = read_header(path)
         with tolerant(path):
             headers[text_of(header, "SOPInstanceUID")] = header
-    if missing := [uid for uid in sop_uids if uid not in headers]:
+    objects = list(dict.fromkeys(sop_uids))
+    if missing := [uid for uid in objects if uid not in headers]:
         raise NodeError(
-            f"{len(missing)} of {len(sop_uids)} source images are not there, first {missing[0]};"
+            f"{len(missing)} of {len(objects)} source images are not there, first {missing[0]};"
             " the result cannot refer to them, restore them and retry"
         )
-    first = headers[sop_uids[0]]
-    with tolerant(sop_uids[0]):
+    first = headers[objects[0]]
+    with tolerant(objects[0]):
         tags = [Tag(keyword) for keyword in IDENTITY]
         identity = {tag: first.get_item(tag) for tag in tags if tag in first}
-        spacing_mm = float(np.linalg.norm(affine_lps[:3, 0]))
+        images = _images(first, objects[0])
         shared = {
-            "ImageOrientationPatient": list(scalars(first, "ImageOrientationPatient")),
-            "PixelSpacing": list(scalars(first, "PixelSpacing")),
-            "SliceThickness": _thickness_mm(first, spacing_mm),
+            "ImageOrientationPatient": list(scalars(images[0], "ImageOrientationPatient")),
+            "PixelSpacing": list(scalars(images[0], "PixelSpacing")),
+            "SliceThickness": _thickness_mm(images[0], float(np.linalg.norm(affine_lps[:3, 0]))),
         }
-        mended = [_mended(headers[uid], shared, whole=uid == sop_uids[0]) for uid in sop_uids]
+        mended = [_mended(headers[uid], shared, whole=uid == objects[0]) for uid in objects]
     return Sources(headers=mended, identity=identity)
+
+
+def _images(header: pydicom.Dataset, name: str) -> list[pydicom.Dataset]:
+    """Return what says where the images of an object lie: its frames, or its header."""
+    return frames_of(header, name) if is_enhanced(header) else [header]
 
 
 def _mended(header: pydicom.Dataset, shared: Mapping[str, Any], *, whole: bool) -> pydicom.Dataset:
@@ -143,12 +157,33 @@ def _mended(header: pydicom.Dataset, shared: Mapping[str, Any], *, whole: bool) 
         setattr(mended, keyword, text_of(header, keyword))
     for keyword in ("Rows", "Columns"):
         setattr(mended, keyword, scalars(header, keyword)[0])
-    mended.ImagePositionPatient = list(scalars(header, "ImagePositionPatient"))
     for keyword, value in shared.items():
         setattr(mended, keyword, value)
+    if is_enhanced(header):
+        _describe_frames(header, mended)
+    else:
+        mended.ImagePositionPatient = list(scalars(header, "ImagePositionPatient"))
     if whole:
         _mend_patient_and_study(header, mended)
     return mended
+
+
+def _describe_frames(header: pydicom.Dataset, mended: pydicom.Dataset) -> None:
+    """Say where each frame lies, as multi-frame objects say it (PS3.3 C.7.6.16)."""
+    plane, measures, groups = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    plane.ImageOrientationPatient = mended.ImageOrientationPatient
+    measures.PixelSpacing = mended.PixelSpacing
+    measures.SliceThickness = mended.SliceThickness
+    groups.PlaneOrientationSequence, groups.PixelMeasuresSequence = [plane], [measures]
+    mended.SharedFunctionalGroupsSequence = [groups]
+    per_frame = []
+    for frame in frames_of(header, mended.SOPInstanceUID):
+        position, group = pydicom.Dataset(), pydicom.Dataset()
+        position.ImagePositionPatient = list(scalars(frame, "ImagePositionPatient"))
+        group.PlanePositionSequence = [position]
+        per_frame.append(group)
+    mended.PerFrameFunctionalGroupsSequence = per_frame
+    mended.NumberOfFrames = len(per_frame)
 
 
 def _mend_patient_and_study(header: pydicom.Dataset, mended: pydicom.Dataset) -> None:

@@ -52,6 +52,8 @@ CLOSED: list[tuple[str, dict[str, Any]]] = [
         {"frames_of_reference": None, "tags": {"FrameOfReferenceUID": ["1", "2"]}},
     ),
     ("multi_frame", {"multi_frame": "yes"}),
+    ("multi_frame", {"multi_frame": ["enhanced", "no"]}),
+    ("multi_frame", {"multi_frame": ["enhanced", "yes"], "tags": {"NumberOfFrames": 12}}),
     ("multi_frame", {"multi_frame": None, "tags": {"NumberOfFrames": 12}}),
     ("multi_frame", {"multi_frame": None, "tags": {"ImageType": ["ORIGINAL", "MOSAIC"]}}),
     ("colour", {"tags": {"PhotometricInterpretation": "RGB"}}),
@@ -88,6 +90,11 @@ def test_what_is_not_known_passes_but_the_number_of_slices_is_known() -> None:
     """An archive's answer has no geometry."""
     assert codes(NONE_KNOWN, lossy="refuse", min_extent_mm=1, max_extent_mm=2) == []
     assert codes(NONE_KNOWN, min_slices=3) == ["min_slices"]
+
+
+def test_frames_that_are_described_pass() -> None:
+    """They are judged like the slices of a stack."""
+    assert codes(series("s", multi_frame="enhanced", tags={"NumberOfFrames": 300})) == []
 
 
 def test_copies_with_the_same_pixels_pass() -> None:

@@ -93,7 +93,7 @@ def test_pixels_are_read_once_and_only_of_duplicates(
     monkeypatch.setattr(
         headers_module,
         "digest_of_values",
-        lambda path: (read.append(Path(path).name), digest(path))[1],
+        lambda path, frame: (read.append(Path(path).name), digest(path, frame))[1],
     )
     paths = write_twice(tmp_path, same=True)
     (found,) = read_headers(paths)
