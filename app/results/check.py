@@ -64,7 +64,7 @@ def check_seg(path: Path, result: Result) -> None:
     expected, part = np.empty((2, *result.labels_kji.shape[1:]), dtype=np.bool_)
     for frame, mask in zip(read.frames, _masks(path, read), strict=True):
         k = places.slice_of(frame)
-        number = _number_of(frame, read.shared)
+        number = number_of(frame, read.shared)
         if number not in segments:
             raise fault("a frame belongs to no segment")
         where = f"segment {number} on slice {k + 1}"
@@ -211,7 +211,8 @@ def _masks(path: Path, read: ReadBack) -> Iterator[Mask]:
             yield unpacked.view(np.bool_)[start % 8 :][:size].reshape(rows, columns)
 
 
-def _number_of(frame: Item, shared: Item) -> int:
+def number_of(frame: Item, shared: Item) -> int:
+    """Return the number of a frame's segment; one of a single segment may stand for all frames."""
     (segment,) = (
         frame.get("SegmentIdentificationSequence") or shared["SegmentIdentificationSequence"]
     )

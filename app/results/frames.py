@@ -40,13 +40,16 @@ def frames_of(result: Result, *, label_map: bool = False) -> list[Frame]:
     """
     segments = result.segments()
     present = values_by_slice(result.labels_kji)
-    used: Any
-    found: dict[int, Any]
     if label_map:
-        found = {LABEL_MAP: present[:, 1:].any(axis=1)}
-    else:
-        found = {n: present[:, sorted(label.values)].any(axis=1) for n, label in segments}
-    used = np.stack([*found.values()]).any(axis=0)
+        return frames_on(result, {LABEL_MAP: present[:, 1:].any(axis=1)})
+    return frames_on(
+        result, {n: present[:, sorted(label.values)].any(axis=1) for n, label in segments}
+    )
+
+
+def frames_on(result: Result, found: Mapping[int, Any]) -> list[Frame]:
+    """Return the frames for the slices, a truth value each, on which each segment was found."""
+    used: Any = np.stack([*found.values()]).any(axis=0)
     if not used.any():
         return [Frame(number, 0, 1) for number in found]
     places = {k: place for place, k in enumerate((k for k in along_normal(result) if used[k]), 1)}

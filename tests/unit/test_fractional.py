@@ -131,7 +131,7 @@ def test_an_object_that_is_not_what_was_made_is_refused(case: Case, spoil: Any) 
     ds = pydicom.dcmread(path)
     spoil(ds)
     ds.save_as(path)
-    with pytest.raises(ResultRejected, match="were not encoded as made"):
+    with pytest.raises(ResultRejected, match="was not encoded as it was made"):
         check_fractional(path, case.result(), made_up())
 
 
