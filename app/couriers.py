@@ -137,7 +137,7 @@ class Courier:
         self._store.ask_commitment(transaction_uid, title, self._clock())
         line = line_to(self.destination, archive)
         report = ask(line, transaction_uid, identifiers(files), COMMIT_WAIT_S)
-        report = report or self._store.commitment(transaction_uid)
+        report = report or self._reported(transaction_uid)
         if report is not None:
             self._judge(delivery, archive, report, files)
             return
@@ -158,11 +158,16 @@ class Courier:
         """Read the report that the door took; ask anew when it did not come in time."""
         assert isinstance(archive, DimseArchive)  # noqa: S101  # as above
         files, _ = self._files(delivery)
-        report = self._store.commitment(delivery.transaction_uid or "")
+        report = self._reported(delivery.transaction_uid or "")
         if report is None:
             self._commit(delivery, archive, files)
         else:
             self._judge(delivery, archive, report, files)
+
+    def _reported(self, transaction_uid: str) -> Report | None:
+        """Return what came to our door."""
+        found = self._store.commitment(transaction_uid)
+        return Report(held=found.held, failed=found.failed) if found else None
 
     def _judge(
         self, delivery: Delivery, archive: DimseArchive, report: Report, files: list[Path]

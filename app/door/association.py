@@ -28,7 +28,7 @@ from app.dicom.wire import (
     PeerFault,
     Wire,
 )
-from app.door.commitment import Commitment, Reporter
+from app.door.commitment import NO_ARGUMENT, Commitment, Reporter, take_report
 from app.door.guard import Complaints, Connection, Guard, Peers
 from app.door.intake import Intake, Outcome
 from app.door.negotiation import (
@@ -55,8 +55,8 @@ log = logging.getLogger(__name__)
 MOST_COMMITMENTS = 4
 """Reports to one peer that it has not answered yet."""
 
-# PS3.7 Annex C: unrecognized operation, invalid argument value, resource limitation
-NOT_SUPPORTED, NO_ARGUMENT, NO_MORE = 0x0211, 0x0115, 0x0213
+# PS3.7 Annex C: unrecognized operation, resource limitation
+NOT_SUPPORTED, NO_MORE = 0x0211, 0x0213
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +237,10 @@ class Association:
             self._respond(context_id, command, Status.SUCCESS)
         elif command.field == dimse.N_ACTION_RQ and abstract == COMMITMENT:
             self._commit(context_id, command, dataset)
+        elif command.field == dimse.N_EVENT_REPORT_RQ and abstract == COMMITMENT:
+            _, syntax = self._agreement.contexts[context_id]
+            status = take_report(command, dataset, syntax, self._calling, self._services.store)
+            self._respond(context_id, command, status)
         elif command.field != dimse.C_CANCEL_RQ:
             self._respond(context_id, command, NOT_SUPPORTED)
 

@@ -161,12 +161,15 @@ def _answer(asked: A_ASSOCIATE, contexts: list[PresentationContext], roles: list
 
 def _supported() -> list[PresentationContext]:
     storage = dict.fromkeys(each.abstract_syntax for each in AllStoragePresentationContexts)
+    commitment = build_context(COMMITMENT, PLAIN)
+    # a peer that calls back with its report is the provider, and says so (PS3.4 J.3.3)
+    commitment.scu_role = commitment.scp_role = True
     return [
         build_context(VERIFICATION, PLAIN),
-        build_context(COMMITMENT, PLAIN),
+        commitment,
         *(build_context(each, list(TRANSFER_SYNTAXES)) for each in storage),
     ]
 
 
 SUPPORTED = _supported()
-"""Without roles: the peer sends, we take, whatever roles it proposes."""
+"""Storage without roles: the peer sends, we take, whatever roles it proposes."""

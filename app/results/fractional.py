@@ -71,7 +71,7 @@ def check_fractional(path: Path, result: Result, probabilities: Probabilities) -
         raise fault(f"its type is {kind}")
     check_segments(items_of(ds, "SegmentSequence"), segments)
     places = Places(read, result)
-    missing = {number: share.any(axis=(1, 2)) for number, share in shares.items()}
+    missing = {number: np.array(share.any(axis=(1, 2))) for number, share in shares.items()}
     for frame, pixels in zip(read.frames, iter_pixels(path), strict=True):
         k, number = places.slice_of(frame), number_of(frame, read.shared)
         if number not in segments:

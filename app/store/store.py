@@ -9,6 +9,7 @@ from sqlalchemy.exc import ArgumentError
 from app.errors import StoreError
 from app.files import make_folder
 from app.store import schema
+from app.store.commitments import CommitmentLog
 from app.store.deliveries import DeliveryLog
 from app.store.engine import Database
 from app.store.history import History
@@ -21,7 +22,7 @@ from app.store.series import SeriesLog
 BUSY_TIMEOUT_S = 5.0
 
 
-class Store(Intake, SeriesLog, Ledger, DeliveryLog, Remotes, History, Past):
+class Store(Intake, SeriesLog, Ledger, DeliveryLog, CommitmentLog, Remotes, History, Past):
     """The job log: every method is one transaction, every change of state has its line.
 
     May be used by many threads at once, and by many processes on one file.

@@ -19,8 +19,8 @@ from pynetdicom.dsutils import decode, encode
 
 from app.dicom import command as dimse
 from app.dicom.command import parse, respond
+from app.dicom.references import MOST_OBJECTS, Reference, read_request, write_report
 from app.dicom.wire import P_DATA, PeerFault, pieces_of
-from app.door.references import MOST_OBJECTS, Reference, read_request, write_report
 from app.errors import UnreadableDicom
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

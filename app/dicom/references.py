@@ -10,6 +10,10 @@ from collections.abc import Iterable, Sequence
 from app.dicom.encoded import LONG_VRS, SHORT_VRS, UID_FORM, UNDEFINED
 from app.errors import UnreadableDicom
 
+COMMITMENT = "1.2.840.10008.1.20.1"
+WELL_KNOWN_INSTANCE = "1.2.840.10008.1.20.1.1"
+"""Storage Commitment Push Model: its SOP class and the one instance of it (PS3.4 J.3)."""
+
 CLASS, INSTANCE, TRANSACTION = 0x00081150, 0x00081155, 0x00081195
 REASON, FAILED, REFERENCED = 0x00081197, 0x00081198, 0x00081199
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -31,6 +35,20 @@ def read_request(dataset: bytes, *, explicit: bool) -> tuple[str, tuple[Referenc
     if not reader.wanted:
         raise UnreadableDicom("no object is named")
     return _uid(uids, TRANSACTION), tuple(reader.wanted)
+
+
+def read_report(
+    dataset: bytes, *, explicit: bool
+) -> tuple[str, tuple[Reference, ...], tuple[tuple[Reference, int], ...]]:
+    """Return the transaction, the objects that are held and those that are not, with reasons."""
+    reader = _Reader(dataset, explicit=explicit)
+    uids = reader.elements(0, len(dataset), 0)[1]
+    return _uid(uids, TRANSACTION), tuple(reader.wanted), tuple(reader.failed)
+
+
+def write_request(transaction: str, wanted: Sequence[Reference], *, explicit: bool) -> bytes:
+    """Return the data set of a request, in little endian."""
+    return write_report(transaction, wanted, (), explicit=explicit)
 
 
 def write_report(
@@ -66,6 +84,7 @@ class _Reader:
         self._explicit = explicit
         self._items = 0
         self.wanted: list[Reference] = []
+        self.failed: list[tuple[Reference, int]] = []
 
     def elements(
         self, at: int, end: int, depth: int, *, delimited: bool = False
@@ -76,19 +95,19 @@ class _Reader:
             tag, length, value = self._head(at, end)
             if tag == ITEM_END and delimited:
                 return value, found
-            if tag == REFERENCED and depth == 0:
-                at = self._sequence(value, length, end, 1, wanted=True)
+            if tag in {REFERENCED, FAILED} and depth == 0:
+                at = self._sequence(value, length, end, 1, of=tag)
             elif length == UNDEFINED:
                 at = self._sequence(value, length, end, depth + 1)
             else:
                 at = value + length
-                if tag in {CLASS, INSTANCE, TRANSACTION}:
+                if tag in {CLASS, INSTANCE, TRANSACTION, REASON}:
                     found[tag] = self._content[value : min(at, value + MAX_UID + 2)]
         if delimited:
             raise UnreadableDicom("an item has no end")
         return at, found
 
-    def _sequence(self, at: int, length: int, end: int, depth: int, *, wanted: bool = False) -> int:
+    def _sequence(self, at: int, length: int, end: int, depth: int, *, of: int = 0) -> int:
         if depth > MAX_DEPTH:
             raise UnreadableDicom("sequences are nested too deep")
         delimited = length == UNDEFINED
@@ -103,11 +122,18 @@ class _Reader:
             undefined = length == UNDEFINED
             item_end = end if undefined else value + length
             at, found = self.elements(value, item_end, depth, delimited=undefined)
-            if wanted:
-                self.wanted.append((_uid(found, CLASS), _uid(found, INSTANCE)))
+            if of:
+                self._note(of, found)
         if delimited:
             raise UnreadableDicom("a sequence has no end")
         return at
+
+    def _note(self, of: int, found: dict[int, bytes]) -> None:
+        reference = (_uid(found, CLASS), _uid(found, INSTANCE))
+        if of == REFERENCED:
+            self.wanted.append(reference)
+        else:
+            self.failed.append((reference, int.from_bytes(found.get(REASON, b"")[:2], "little")))
 
     def _head(self, at: int, end: int) -> tuple[int, int, int]:
         """Return tag, length and where the value begins; a value that is not there is refused."""
