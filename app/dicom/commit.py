@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from app.dicom import command as dimse
 from app.dicom.association import Association, Proposal
-from app.dicom.calling import Line, answer
+from app.dicom.calling import Line, expect
 from app.dicom.encoded import Identifiers
 from app.dicom.messages import joined
 from app.dicom.query import PLAIN
@@ -69,30 +69,39 @@ def ask(
         }
         dataset = write_request(transaction_uid, wanted, explicit=explicit)
         association.send(context, dimse.encode(request), dataset)
-        said, _ = answer(association, dimse.N_ACTION_RQ, 1)
-        if said.status:
-            raise line.refusal("storage commitment", said.status)
-        return _await(association, transaction_uid, explicit=explicit, wait_s=wait_s)
+        return _await(line, association, transaction_uid, explicit=explicit, wait_s=wait_s)
 
 
 def _await(
-    association: Association, transaction_uid: str, *, explicit: bool, wait_s: float
+    line: Line, association: Association, transaction_uid: str, *, explicit: bool, wait_s: float
 ) -> Report | None:
-    """Return the report that comes on this association, None when it ends or time is over."""
+    """Return the report, which may come before the answer to the request, or within `wait_s`."""
     timer = threading.Timer(wait_s, association.interrupt)
-    timer.start()
+    found, answered = None, False
     try:
-        while True:
+        while found is None or not answered:
             context, command, content = association.receive()
             dataset = joined(content)
-            if command.field != dimse.N_EVENT_REPORT_RQ:
+            if command.field == dimse.N_EVENT_REPORT_RQ:
+                association.send(context, dimse.respond(command, 0))
+                found = _report(dataset, transaction_uid, explicit=explicit) or found
                 continue
-            association.send(context, dimse.respond(command, 0))
-            transaction, held, failed = read_report(dataset, explicit=explicit)
-            if transaction == transaction_uid:
-                reasons = {sop_uid: reason for (_, sop_uid), reason in failed}
-                return Report(held=frozenset(uid for _, uid in held), failed=reasons)
+            expect(command, dimse.N_ACTION_RQ, 1)
+            if command.status:
+                raise line.refusal("storage commitment", command.status)
+            answered = True
+            timer.start()
     except (ConnectionLost, UnreadableDicom):
-        return None
+        if not answered:
+            raise
     finally:
         timer.cancel()
+    return found
+
+
+def _report(dataset: bytes, transaction_uid: str, *, explicit: bool) -> Report | None:
+    transaction, held, failed = read_report(dataset, explicit=explicit)
+    if transaction != transaction_uid:
+        return None
+    reasons = {sop_uid: reason for (_, sop_uid), reason in failed}
+    return Report(held=frozenset(sop_uid for _, sop_uid in held), failed=reasons)
