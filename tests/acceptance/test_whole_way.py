@@ -16,6 +16,7 @@ import pytest
 from dicomweb_client import DICOMfileClient, DICOMwebClient
 from pydicom import Dataset, dcmread
 
+from app.store.delivery import DeliveryState
 from app.store.jobs import Event, State
 from tests.node import SETTINGS, Node, python_m_app, running
 from tests.peers import Orthanc, require, storescu
@@ -144,8 +145,9 @@ def test_the_batch_makes_the_same_object_as_the_node(tmp_path: Path) -> None:
         arguments = ["-i", str(tmp_path / "study"), "-o", str(output)]
         answer = node.command("run", *arguments)
     assert answer.returncode == 0
-    (path,) = output.iterdir()
-    theirs = dcmread(path)
+    made = {str(ds.Modality): ds for ds in map(dcmread, output.iterdir())}
+    assert {*made} == {"SEG", "SR"}
+    theirs = made["SEG"]
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PixelData"):
         assert ours[keyword].value == theirs[keyword].value
 
@@ -167,7 +169,7 @@ def test_the_batch_is_called_as_a_map_is(tmp_path: Path) -> None:
     assert by_environment.returncode == 0, by_environment.stdout
     names = [[path.name for path in (tmp_path / out).iterdir()] for out in "ab"]
     assert names[0] == names[1]
-    assert len(names[0]) == 1
+    assert len(names[0]) == 2, "a segmentation and its measurements"
     (tmp_path / "empty").mkdir()
     empty = python_m_app(
         "-i", str(tmp_path / "empty"), "-o", str(tmp_path / "c"), HOLOSCAN_CONFIG_PATH=node.config
@@ -227,11 +229,15 @@ def test_an_archive_that_is_away_delays_the_delivery_and_nothing_else(tmp_path: 
         with running(tmp_path / "node", settings) as node:
             send(study.paths, node.port)
             with node.store() as store:
-                wait_until(lambda: store.counts()[State.WAITING], 60, "the wait")
+                wait_until(lambda: store.deliveries(states=[DeliveryState.WAITING]), 60, "the wait")
                 (job,) = store.jobs()
-                assert job.stage == "deliver"
-                assert job.reason.startswith("ArchiveUnavailable: ")
+                assert job.state is State.DELIVERING
+                assert "the connection failed" in store.deliveries([job.id])[0].reason
+                listed = node.command("deliveries").stdout
+                assert job.id in listed
+                assert "waiting" in listed
                 orthanc.restart()
+                assert "1 waiting deliveries" in node.command("deliver", "--pending").stdout
                 (job,) = node.settled()
                 assert job.state is State.DONE, job.reason
                 inferred = [
@@ -246,8 +252,7 @@ def test_a_person_can_look_retry_and_cancel(tmp_path: Path) -> None:
     """The commands tell what the log holds, in words and as JSON."""
     study = phantom(tmp_path / "study", 61)
     away = {"local": {"kind": "dicomweb", "url": "http://127.0.0.1:9/dicom-web"}}
-    jobs = SETTINGS["jobs"] | {"attempts": 1}
-    with running(tmp_path / "node", {"archives": away, "jobs": jobs}) as node:
+    with running(tmp_path / "node", {"archives": away, "deliver": {"give_up_h": 0}}) as node:
         send(study.paths, node.port)
         (job,) = node.settled()
         assert job.state is State.FAILED
