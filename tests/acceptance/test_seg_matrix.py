@@ -3,7 +3,8 @@
 The judges are dicom3tools: dciodvfy of each object, dcentvfy of each with its sources. The readers
 are dcmqi's segimage2itkimage and highdicom: each must find every marked voxel at its millimetre,
 which is known from the affine that the series was written with. Covered: CT, PET and MR; axial,
-sagittal, coronal and oblique; one slice; five encodings of the pixels; 1, 2 and 104 segments;
+sagittal, coronal and oblique; one slice; five encodings of the pixels; frames of one enhanced
+object; 1, 2 and 104 segments;
 overlapping and empty segments, stated and left out; nothing found; names in other alphabets;
 headers without any optional attribute. Not covered: what viewers make of them.
 """
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,17 @@ from pydicom.uid import (
 )
 
 from app.dicom.volume import Volume, build_volume
+from app.errors import ResultRejected
 from app.models.card import ModelCard
 from app.results.check import check_seg
+from app.results.forms import TABLES, Form
 from app.results.labelmap import check_labelmap, write_labelmap
+from app.results.make import Made, make
+from app.results.measure import measure
 from app.results.result import Result, result_of
 from app.results.segmentation import write_seg
 from tests.peers import require
+from tests.properties.enhanced import ORDER, write_enhanced
 from tests.properties.strategies import (
     FRAME_UID,
     SERIES_UID,
@@ -145,11 +151,17 @@ class Source:
     outputs: Mapping[str, Any] = field(default_factory=dict)
     tolerated: str = "nothing"
     """Part of what dcentvfy may say."""
+    enhanced: str | None = None
+    """Its modality, where all slices are frames of one object, in another order."""
+    compress: UID | None = None
 
     def write(self, folder: Path) -> list[Path]:
         """Write the series."""
         affine = axial(self.shape)[0] if self.affine is None else self.affine
         voxels = np.arange(np.prod(self.shape)).reshape(self.shape)
+        if self.enhanced:
+            how: dict[str, Any] = {"modality": self.enhanced, "compress": self.compress}
+            return write_enhanced(folder, affine, voxels, ORDER, **how)
         paths = write_series(folder, affine, voxels, edit=self.edit)
         for path in paths if self.pack else ():
             self.pack(path)
@@ -157,7 +169,7 @@ class Source:
 
     def volume(self, paths: list[Path]) -> Volume:
         """Return the volume of the series; one slice is none for the node, yet can be encoded."""
-        if len(paths) > 1:
+        if len(paths) > 1 or self.enhanced:
             return build_volume(paths)
         return Volume(
             voxels_kji=np.zeros(self.shape, np.float32),
@@ -201,6 +213,10 @@ SOURCES = {
     "JPEG 2000": Source(pack=compressed(JPEG2000Lossless), shape=(4, 40, 48)),
     "RLE": Source(pack=compressed(RLELossless)),
     "JPEG lossless": Source(pack=jpeg_lossless),
+    "enhanced CT": Source(enhanced="CT"),
+    "enhanced CT oblique": Source(enhanced="CT", affine=oblique()),
+    "enhanced MR sagittal": Source(enhanced="MR", affine=along(SAGITTAL)),
+    "enhanced JPEG-LS": Source(enhanced="CT", compress=JPEGLSLossless, shape=(4, 16, 20)),
     "one segment": Source(segments=1),
     "104 segments": Source(segments=104, shape=(3, 16, 16)),
     "overlapping": Source(overlapping=True),
@@ -297,3 +313,38 @@ def test_a_label_map_is_valid_and_read_by_another(tmp_path: Path, name: str) -> 
     assert dciodvfy(seg, LABEL_MAP_IS_NEWER) == []
     for number, found in by_highdicom(seg).items():
         np.testing.assert_allclose(found, truth(source, result)[number], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["CT axial", "PET coronal", "enhanced CT", "enhanced MR sagittal"])
+def test_every_form_is_made_checked_and_valid(tmp_path: Path, name: str) -> None:
+    """As the encode stage makes them: all of them leave, and the judges object to none."""
+    require("dciodvfy", "dcentvfy")
+    source = SOURCES[name]
+    paths = source.write(tmp_path)
+    result = source.result(paths)
+    made = Made(result=result, measured=measure(result), probabilities=None)
+    every = [form for form in Form if form not in {Form.FRACTIONAL, Form.LABELMAP}]
+    files = {form: make(tmp_path, form, every, made) for form in every}
+    objects = {form: path for form, path in files.items() if form not in TABLES}
+    for form, path in objects.items():
+        assert dciodvfy(path, (*TOOL_IS_OLDER, "Laterality")) == [], form
+    said = dcentvfy([*paths, *objects.values()])
+    assert [line for line in said if "AccessionNumber" not in line] == []
+    assert not (tmp_path / "quarantine").exists()
+
+
+def test_what_fails_its_check_is_put_aside_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An encoder that mirrors: the object is kept for a person, where no courier looks."""
+    source = SOURCES["CT axial"]
+    result = source.result(source.write(tmp_path))
+    mirrored = replace(result, labels_kji=np.ascontiguousarray(result.labels_kji[:, :, ::-1]))
+    monkeypatch.setattr("app.results.make.write_seg", lambda file, _: write_seg(file, mirrored))
+    made = Made(result=result, measured=measure(result), probabilities=None)
+    with pytest.raises(ResultRejected, match="differs from the label map"):
+        make(tmp_path, Form.SEG, [Form.SEG], made)
+    assert [*(tmp_path / "encode").iterdir()] == []
+    assert pydicom.dcmread(tmp_path / "quarantine" / "seg.dcm").Modality == "SEG"
+    told = (tmp_path / "quarantine" / "seg.txt").read_text()
+    assert "differs from the label map" in told
