@@ -41,6 +41,7 @@ class Command:
     sop_uid: str
     status: int
     action_type: int
+    event_type: int = 0
     completed: int = 0
     """Sub-operations of a retrieval so far, as are the next two."""
     failed: int = 0
@@ -65,6 +66,7 @@ def parse(encoded: bytes) -> Command:
         sop_uid=_uid(elements, AFFECTED_UID) or _uid(elements, REQUESTED_UID),
         status=_short(elements, STATUS, 0),
         action_type=_short(elements, ACTION_TYPE, 0),
+        event_type=_short(elements, EVENT_TYPE, 0),
         completed=_short(elements, COMPLETED, 0),
         failed=_short(elements, FAILED, 0),
         warned=_short(elements, WARNING, 0),

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from app.config_door import Door
 from app.dicom import command as dimse
 from app.dicom.command import Command
+from app.dicom.commit import INVALID_ARGUMENT, NotTaken
 from app.dicom.dimse import Status, printable
 from app.dicom.messages import Messages, Pace, joined
 from app.dicom.wire import (
@@ -28,7 +29,7 @@ from app.dicom.wire import (
     PeerFault,
     Wire,
 )
-from app.door.commitment import NO_ARGUMENT, Commitment, Reporter, take_report
+from app.door.commitment import Commitment, Reporter, take_report
 from app.door.guard import Complaints, Connection, Guard, Peers
 from app.door.intake import Intake, Outcome
 from app.door.negotiation import (
@@ -238,9 +239,7 @@ class Association:
         elif command.field == dimse.N_ACTION_RQ and abstract == COMMITMENT:
             self._commit(context_id, command, dataset)
         elif command.field == dimse.N_EVENT_REPORT_RQ and abstract == COMMITMENT:
-            _, syntax = self._agreement.contexts[context_id]
-            status = take_report(command, dataset, syntax, self._calling, self._services.store)
-            self._respond(context_id, command, status)
+            self._take_report(context_id, command, dataset)
         elif command.field != dimse.C_CANCEL_RQ:
             self._respond(context_id, command, NOT_SUPPORTED)
 
@@ -272,7 +271,7 @@ class Association:
         _, syntax = self._agreement.contexts[context_id]
         commitment = Commitment.read(command, dataset, syntax, self._calling)
         if commitment is None or len(self._commitments) >= MOST_COMMITMENTS:
-            self._respond(context_id, command, NO_ARGUMENT if commitment is None else NO_MORE)
+            self._respond(context_id, command, INVALID_ARGUMENT if commitment is None else NO_MORE)
             return
         self._respond(context_id, command, Status.SUCCESS)
         commitment.settle(self._services.store, self._services.intake.data)
@@ -282,6 +281,21 @@ class Association:
         if self._visit is not None:
             self._visit.answers["commitment reported"] += 1
         self._wire.send_message(context_id, request, report, self._agreement.max_pdu)
+
+    def _take_report(self, context_id: int, command: Command, dataset: bytes) -> None:
+        """Keep the report on a commitment that we asked this peer for."""
+        _, syntax = self._agreement.contexts[context_id]
+        visit = self._visit
+        assert visit is not None  # noqa: S101  # for the type checker
+        status, words = Status.SUCCESS.value, ""
+        try:
+            take_report(command, dataset, syntax, self._calling, self._services.store)
+        except NotTaken as error:
+            status, words = error.status, str(error)
+            log.warning("%s %s", visit.peer, words)
+            self._services.intake.refusals.note(visit.peer, f"{status:04X}: {words}")
+        visit.answers["reports refused" if status else "reports taken"] += 1
+        self._respond(context_id, command, status, words)
 
 
 def _word(outcome: Outcome) -> str:

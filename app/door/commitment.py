@@ -19,12 +19,12 @@ from pynetdicom.dsutils import decode
 from app.config_door import Door, Peer
 from app.dicom import command as dimse
 from app.dicom.command import Command
-from app.dicom.dimse import IMPLEMENTATION_NAME, IMPLEMENTATION_UID, Status, printable
+from app.dicom.commit import INVALID_ARGUMENT, NotTaken, understand
+from app.dicom.dimse import IMPLEMENTATION_NAME, IMPLEMENTATION_UID, printable
 from app.dicom.references import (
     COMMITMENT,
     WELL_KNOWN_INSTANCE,
     Reference,
-    read_report,
     read_request,
     write_report,
 )
@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 
 ALL_HELD, SOME_FAILED = 1, 2
 NO_SUCH_OBJECT, CLASS_CONFLICT, CANNOT_SAY = 0x0112, 0x0119, 0x0110
-NO_ARGUMENT = 0x0115
-"""PS3.7 Annex C: invalid argument value."""
 MOST_WAITING = 20
 ANSWER_S = 30.0
 TRIES_AFTER_S = (0.0, 5.0, 60.0)
@@ -106,25 +104,18 @@ class Commitment:
         return is_report and answer.message_id == self.message_id and answer.status == 0
 
 
-def take_report(command: Command, dataset: bytes, syntax: str, calling: str, store: Store) -> int:
-    """Note what a peer commits itself to, as we asked it; return the status of our answer."""
-    if command.sop_uid != WELL_KNOWN_INSTANCE:
-        return NO_SUCH_OBJECT
+def take_report(command: Command, dataset: bytes, syntax: str, calling: str, store: Store) -> None:
+    """Note what a peer commits itself to because we asked it; NotTaken when we did not."""
+    transaction_uid, report = understand(command, dataset, explicit=syntax == PLAIN[0])
     try:
-        transaction, held, failed = read_report(dataset, explicit=syntax == PLAIN[0])
-    except UnreadableDicom:
-        return NO_ARGUMENT
-    reasons = {sop_uid: reason for (_, sop_uid), reason in failed}
-    try:
-        known = store.note_commitment(
-            transaction, calling, [sop_uid for _, sop_uid in held], reasons, datetime.now(UTC)
+        asked = store.note_commitment(
+            transaction_uid, calling, sorted(report.held), report.failed, datetime.now(UTC)
         )
     except NodeError as error:
-        log.warning("a report of storage commitment is not kept: %s", error)
-        return CANNOT_SAY
-    if not known:
-        log.warning("%s reports on a commitment that it was not asked for", printable(calling))
-    return int(Status.SUCCESS) if known else NO_ARGUMENT
+        log.error("a report of storage commitment is not kept: %s", error)  # noqa: TRY400  # a sentence will do
+        raise NotTaken(CANNOT_SAY, "reports while nothing can be kept, later it can") from error
+    if not asked:
+        raise NotTaken(INVALID_ARGUMENT, "reports on a commitment that it was not asked for")
 
 
 class Reporter:

@@ -19,7 +19,13 @@ from pynetdicom.dsutils import decode, encode
 
 from app.dicom import command as dimse
 from app.dicom.command import parse, respond
-from app.dicom.references import MOST_OBJECTS, Reference, read_request, write_report
+from app.dicom.references import (
+    MOST_OBJECTS,
+    Reference,
+    read_report,
+    read_request,
+    write_report,
+)
 from app.dicom.wire import P_DATA, PeerFault, pieces_of
 from app.errors import UnreadableDicom
 
@@ -137,6 +143,36 @@ def test_a_report_is_what_the_library_reads(explicit: bool) -> None:
     assert [each.ReferencedSOPInstanceUID for each in ds.ReferencedSOPSequence] == ["2.25.1"]
     [failed] = ds.FailedSOPSequence
     assert (failed.ReferencedSOPClassUID, failed.FailureReason) == (CT, 0x0112)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize("undefined", [True, False])
+def test_a_report_of_the_library_is_read(explicit: bool, undefined: bool) -> None:
+    """Held and failed objects are told apart, and a cut report is none."""
+    failed = item(*WANTED[1])
+    failed.FailureReason = 0x0213
+    more = {"FailedSOPSequence": [failed]}
+    encoded = request(WANTED[:1], explicit=explicit, undefined=undefined, **more)
+    expected = ("2.25.9", (WANTED[0],), ((WANTED[1], 0x0213),))
+    assert read_report(encoded, explicit=explicit) == expected
+    whole = {len(encoded)} | ends_between_elements(encoded, explicit=explicit)
+    for end in {*range(len(encoded))} - whole:
+        with pytest.raises(UnreadableDicom):
+            read_report(encoded[:end], explicit=explicit)
+
+
+def ends_between_elements(encoded: bytes, *, explicit: bool) -> set[int]:
+    """Return where a report could end: before its second sequence, by (0008,1199)'s tag."""
+    tag = struct.pack("<HH", 0x0008, 0x1199) + (b"SQ" if explicit else b"")
+    second = struct.pack("<HH", 0x0008, 0x1198) + (b"SQ" if explicit else b"")
+    return {encoded.index(tag), encoded.index(second)}
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_anything_is_a_report_or_is_refused(encoded: bytes, explicit: bool) -> None:
+    """Nothing else is raised, whatever the bytes."""
+    with suppress(UnreadableDicom):
+        read_report(encoded, explicit=explicit)
 
 
 @given(st.binary(min_size=1, max_size=300), st.integers(1, 300))
