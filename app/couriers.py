@@ -176,7 +176,8 @@ class Courier:
         if wanted <= report.held:
             self._prove(delivery, f"{archive.ae_title.strip()} commits itself to all of it")
             return
-        raise NotShownYet(f"{self.destination}: does not commit itself: {report.words}")
+        told = report.of(wanted).words
+        raise NotShownYet(f"{self.destination}: does not commit itself: {told}")
 
     # -- what comes of a try ---------------------------------------------------------------
 
