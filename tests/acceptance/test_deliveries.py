@@ -61,11 +61,7 @@ def test_each_destination_goes_its_own_way(tmp_path: Path) -> None:
     every = ["seg", "sr", "rtstruct", "overview"]
     with running_archive() as pacs:
         archives = {
-            "research": {
-                "kind": "folder",
-                "path": "research",
-                "accepts": ["seg", "sr", "rtstruct"],
-            },
+            "research": {"kind": "folder", "path": "research", "accepts": every},
             "clinic": {"kind": "folder", "path": "clinic"},
             "pacs": {"kind": "dicomweb", "url": pacs.url, "timeout_s": 5},
         }
