@@ -104,6 +104,8 @@ def parser() -> argparse.ArgumentParser:
         sub = add(name, command, words, asks=True)
         sub.add_argument("id", help="job id")
         sub.add_argument("--to", metavar="DESTINATION", help="this one alone")
+    clean = add("clean", _clean, "remove what is over its time", asks=True)
+    clean.add_argument("--dry-run", action="store_true", help="only say what would go")
     complete = add("complete", _complete, "say that a study is complete now", asks=True)
     complete.add_argument("study", help="study UID")
     add("refused", _refused, "list what the door refused or put aside, newest first", asks=True)
@@ -268,6 +270,15 @@ def _deliver(args: argparse.Namespace, config: Config) -> int:
     with _store(config) as store:
         number = store.hasten(datetime.now(UTC))
     _print(args, {"due": number}, f"{number} waiting deliveries are due now")
+    return DONE
+
+
+def _clean(args: argparse.Namespace, config: Config) -> int:
+    from app.retain import clean  # noqa: PLC0415  # only this command needs it
+
+    with _store(config) as store:
+        gone = clean(config, store, datetime.now(UTC), dry_run=args.dry_run)
+    _print(args, asdict(gone), f"{'would remove' if args.dry_run else 'removed'} {gone.words}")
     return DONE
 
 

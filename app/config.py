@@ -17,6 +17,7 @@ from app.config_archives import (
     FolderArchive,
 )
 from app.config_door import Door, Strict
+from app.config_retain import Retain
 from app.config_routes import NAME, Route
 from app.config_sources import Source
 from app.errors import ConfigError
@@ -105,6 +106,7 @@ class Config(Strict):
     )
     workers: Workers = Field(default_factory=Workers, description="the processes that compute")
     jobs: Jobs = Field(default_factory=Jobs, description="how jobs are kept alive")
+    retain: Retain = Field(default_factory=Retain, description="how long things are kept")
     deliver: Deliver = Field(default_factory=Deliver, description="how results are sent")
     archives: dict[Annotated[str, Field(pattern=NAME)], ArchiveConfig] = Field(
         min_length=1, description="where results go, by name"

@@ -16,6 +16,7 @@ from app.errors import ConfigError
 from app.files import make_folder, write_json
 from app.installed import Installed, install, start_crew
 from app.node import Node
+from app.retain import Cleaner, finish
 from app.runner import now
 from app.signals import on_stop
 from app.store.store import Store
@@ -40,6 +41,7 @@ def serve(config: Config, config_path: Path) -> int:
         orphans = store.recover(now(), all_running=True)
         if orphans:
             log.warning("%d jobs were left running by an earlier node and go on", len(orphans))
+        finish(config, store)
         crew = start_crew(config)
         stack.callback(crew.stop)
         node = Node(config, store, models=models, crew=crew)
@@ -51,6 +53,9 @@ def serve(config: Config, config_path: Path) -> int:
             stack.callback(child.close)
             child.open()
         announcement.make()
+        cleaner = Cleaner(config, store, now)
+        stack.callback(cleaner.close)
+        cleaner.open()
 
         def stop() -> None:
             log.info("stopping: the door closes, running jobs finish or are handed back")

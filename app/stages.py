@@ -12,6 +12,7 @@ from typing import Any
 from app.config import Config
 from app.destinations import bundles, deliveries_of
 from app.dicom.series import Series
+from app.errors import StudyError
 from app.files import make_folder
 from app.installed import Crew, Installed
 from app.pipeline.infer import LABELS, VOLUMES
@@ -82,6 +83,12 @@ class JobStages:
         folder = self._folder(job)
         make_folder(folder)
         files = self._files(job.study_uid)
+        gone = [uid for uids in job.instances.values() for uid in uids if uid not in files]
+        if gone:
+            raise StudyError(
+                f"{len(gone)} of its images are not here any more, first {gone[0]}; have the study"
+                " sent again"
+            )
         inputs = {role: [files[uid] for uid in uids] for role, uids in job.instances.items()}
         built: dict[str, Any] = self._crew.stage.call(
             "build",

@@ -118,6 +118,7 @@ class StudyState(StrEnum):
     OPEN = "open"  # assembly: it waits for more, or for the quiet time
     ROUTED = "routed"  # its jobs; a late instance opens it again
     FAILED = "failed"  # a person: it cannot be read; a new instance opens it again
+    REMOVED = "removed"  # nobody: its time was over; a new instance opens it again
 
 
 class RemoteState(StrEnum):

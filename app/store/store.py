@@ -17,12 +17,15 @@ from app.store.intake import Intake
 from app.store.ledger import Ledger
 from app.store.past import Past
 from app.store.remotes import Remotes
+from app.store.retention import Retention
 from app.store.series import SeriesLog
 
 BUSY_TIMEOUT_S = 5.0
 
 
-class Store(Intake, SeriesLog, Ledger, DeliveryLog, CommitmentLog, Remotes, History, Past):
+class Store(
+    Intake, SeriesLog, Ledger, DeliveryLog, CommitmentLog, Retention, Remotes, History, Past
+):
     """The job log: every method is one transaction, every change of state has its line.
 
     May be used by many threads at once, and by many processes on one file.

@@ -1,0 +1,176 @@
+"""Remove what nobody needs any more, by age and when the disk runs short.
+
+A list of the files of a study is on stable storage before its rows go, and its files go after them.
+So a power cut in between leaves neither a row without its file, for which the door would answer
+that it holds the object, nor a file that a start would take for a new arrival.
+"""
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from app.config import Config
+from app.errors import NodeError
+from app.faults import crash_point
+from app.files import make_folder, read_json, write_json
+from app.store.store import Store
+
+log = logging.getLogger(__name__)
+
+REMOVING = "removing"
+"""Folder in the data folder with the lists of what is being removed."""
+BATCH, MOST_TOLD = 100, 100_000
+DAY = timedelta(days=1)
+_GIGABYTE = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleaned:
+    """What went, or would go."""
+
+    studies: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """It in one line."""
+        return f"objects of {len(self.studies)} studies, results of {len(self.jobs)} jobs"
+
+
+def clean(config: Config, store: Store, now: datetime, *, dry_run: bool = False) -> Cleaned:
+    """Remove what is over its time; with little free space also what is younger, oldest first."""
+    rules, cleaner = config.retain, _Cleaner(config, store, now, dry_run=dry_run)
+    cleaner.studies(_before(now, rules.studies_days), lambda: True)
+    cleaner.results(_before(now, rules.results_days), lambda: True)
+    if rules.free_gb is not None and not dry_run:
+        least = now - timedelta(hours=rules.least_hours)
+        short = _is_short(config.data, rules.free_gb)
+        cleaner.studies(least, short)
+        cleaner.results(least, short)
+    return Cleaned(studies=tuple(cleaner.gone_studies), jobs=tuple(cleaner.gone_jobs))
+
+
+def finish(config: Config, store: Store) -> None:
+    """Bring to an end what an earlier process had begun to remove; before the door opens."""
+    for note in sorted((config.data / REMOVING).glob("*.json")):
+        files = [file for file in read_json(note) if not store.names_file(file)]
+        _unlink(config.data, files)
+        note.unlink()
+
+
+class Cleaner:
+    """Cleans again and again, in a thread."""
+
+    def __init__(self, config: Config, store: Store, clock: Callable[[], datetime]) -> None:
+        self._config = config
+        self._store = store
+        self._clock = clock
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="cleaner", daemon=True)
+
+    def open(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Begin no other round."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._config.retain.every_s):
+            try:
+                gone = clean(self._config, self._store, self._clock())
+            except (NodeError, OSError) as error:
+                log.warning("nothing could be removed: %s", error)
+                continue
+            if gone.studies or gone.jobs:
+                log.info("removed %s", gone.words)
+
+
+class _Cleaner:
+    """One round."""
+
+    def __init__(self, config: Config, store: Store, now: datetime, *, dry_run: bool) -> None:
+        self._data = config.data
+        self._store = store
+        self._now = now
+        self._dry_run = dry_run
+        self.gone_studies: list[str] = []
+        self.gone_jobs: list[str] = []
+
+    def studies(self, before: datetime | None, wanted: Callable[[], bool]) -> None:
+        """Remove the objects of studies, the oldest first, as long as that is wanted."""
+        if before is None:
+            return
+        limit = MOST_TOLD if self._dry_run else BATCH
+        while found := self._store.removable_studies(before, limit):
+            for study_uid in found:
+                if not wanted():
+                    return
+                if self._dry_run or self._study(study_uid, before):
+                    self.gone_studies.append(study_uid)
+            if len(found) < limit or self._dry_run:
+                return
+
+    def _study(self, study_uid: str, before: datetime) -> bool:
+        files = self._store.files_to_remove(study_uid)
+        note = self._data / REMOVING / f"{study_uid}.json"
+        make_folder(note.parent)
+        write_json(note, files)
+        crash_point("retain.listed")
+        removed = self._store.remove_study(study_uid, before, self._now) is not None
+        crash_point("retain.forgotten")
+        if removed:
+            _unlink(self._data, files)
+        note.unlink()
+        return removed
+
+    def results(self, before: datetime | None, wanted: Callable[[], bool]) -> None:
+        """Remove the folders of jobs, the oldest first, as long as that is wanted."""
+        if before is None:
+            return
+        for folder in _oldest_first(self._data / "jobs"):
+            if not wanted():
+                return
+            if self._store.results_are_removable(folder.name, before):
+                if not self._dry_run:
+                    shutil.rmtree(folder, ignore_errors=True)  # follows no links
+                self.gone_jobs.append(folder.name)
+
+
+def _before(now: datetime, days: float | None) -> datetime | None:
+    return None if days is None else now - days * DAY
+
+
+def _is_short(data: Path, free_gb: float) -> Callable[[], bool]:
+    def short() -> bool:
+        disk = os.statvfs(data)
+        return disk.f_bavail * disk.f_frsize < free_gb * _GIGABYTE
+
+    return short
+
+
+def _oldest_first(jobs: Path) -> Iterator[Path]:
+    if not jobs.is_dir():
+        return
+    with os.scandir(jobs) as entries:
+        found = [
+            (each.stat().st_mtime, each.path)
+            for each in entries
+            if each.is_dir(follow_symlinks=False)
+        ]
+    yield from (Path(path) for _, path in sorted(found))
+
+
+def _unlink(data: Path, files: Iterable[str]) -> None:
+    """Remove files of the spool; a name that leads out of it is left alone."""
+    spool = (data / "spool").resolve()
+    for file in files:
+        path = data / file
+        if path.parent.resolve().is_relative_to(spool):
+            path.unlink(missing_ok=True)
