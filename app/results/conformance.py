@@ -143,7 +143,8 @@ def _item_faults(element: DataElement, attribute: _Attribute, where: str) -> Ite
         if attribute.inside:
             yield from _presence_faults(item, attribute.inside, f"{where}[{number}].")
         for keyword in _ALWAYS.get(element.keyword, ()):
-            if not item.get(keyword):
+            background = item.get("SegmentNumber") == 0  # of a label map; no algorithm made it
+            if not item.get(keyword) and not background:
                 yield f"{where}[{number}].{keyword}: is missing"
         yield from _code_faults(item, f"{where}[{number}]", element.keyword)
 

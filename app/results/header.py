@@ -5,18 +5,22 @@ is said of each frame are put into it as bytes.
 """
 
 import logging
+import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import IO
 
 import highdicom as hd
+import jpeg_ls
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
+from pydicom.encaps import encapsulate
 from pydicom.tag import Tag
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless
 from pydicom.valuerep import format_number_as_ds
 
 from app.dicom.kind import MANUFACTURER, MODEL_NAME
@@ -35,6 +39,8 @@ from app.results.result import Result, values_by_slice
 
 logging.getLogger("highdicom").setLevel(logging.ERROR)  # it quotes names that it finds odd
 
+_OFFSETS = 2**32
+"""Bytes of pixels from which the basic offset table is too short (PS3.5 A.4)."""
 _OF_SEVERAL_FRAMES = (
     "NumberOfFrames",
     "PerFrameFunctionalGroupsSequence",
@@ -80,6 +86,50 @@ def write_header(file: IO[bytes], seg: pydicom.Dataset) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # identity is written as it came
         seg.save_as(file, enforce_file_format=True)
+
+
+def write_planes(
+    file: IO[bytes],
+    result: Result,
+    frames: Sequence[Frame],
+    kind: Kind,
+    planes: Callable[[], Iterable[NDArray[np.uint8]]],
+) -> None:
+    """Write a segmentation of bytes; `planes` gives the frames' pixels, again if asked again.
+
+    In JPEG-LS, unless that would make one of them larger, as it does with noise.
+    """
+    pixels = _compressed(planes())
+    native = pixels is None
+    syntax = ExplicitVRLittleEndian if native else JPEGLSLossless
+    write_header(file, header(result, frames, kind, syntax))
+    if pixels is None:
+        pixels = b"".join(plane.tobytes() for plane in planes())
+        pixels += bytes(len(pixels) % 2)
+    length = len(pixels) if native else 0xFFFFFFFF
+    file.write(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, length))
+    file.write(pixels)
+    if not native:
+        file.write(struct.pack("<HHL", 0xFFFE, 0xE0DD, 0))
+
+
+def decoder_of(ds: pydicom.Dataset) -> str:
+    """Return what reads the pixels of `write_planes`: not the library that wrote them."""
+    return "gdcm" if ds.file_meta.TransferSyntaxUID.is_compressed else ""
+
+
+def _compressed(planes: Iterable[NDArray[np.uint8]]) -> bytes | None:
+    """Return the frames in JPEG-LS with the bits that the header states, as some readers insist.
+
+    GDCM's run-length encoder, known to more readers, ends the process on some planes.
+    """
+    try:
+        frames = [
+            bytes(jpeg_ls.encode_buffer(each.tobytes(), *each.shape, 1, 8)) for each in planes
+        ]
+    except RuntimeError:
+        return None
+    return bytes(encapsulate(frames, has_bot=sum(map(len, frames)) < _OFFSETS))
 
 
 def _by_highdicom(result: Result, kind: Kind) -> pydicom.Dataset:

@@ -4,24 +4,20 @@ Lossless JPEG-LS makes 104 segments of 300 slices one megabyte instead of two hu
 viewers that are older than Supplement 243 do not know the object.
 """
 
-import struct
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import IO
 
 import highdicom as hd
-import jpeg_ls
 import numpy as np
 import pydicom
-from pydicom.encaps import encapsulate
 from pydicom.pixels.utils import iter_pixels
-from pydicom.uid import JPEGLSLossless
 
 from app.results.check import Places, check_segments, fault, items_of, read_back, readable
 from app.results.forms import Form
 from app.results.frames import Frame, frames_of
-from app.results.header import Kind, header, write_header
+from app.results.header import Kind, decoder_of, write_planes
 from app.results.result import Labels, Result
 
 LABELMAP = Kind(type=hd.seg.SegmentationTypeValues.LABELMAP, form=Form.LABELMAP)
@@ -30,10 +26,7 @@ LABELMAP = Kind(type=hd.seg.SegmentationTypeValues.LABELMAP, form=Form.LABELMAP)
 def write_labelmap(file: IO[bytes], result: Result) -> None:
     """Encode the label map as it is; the segments of its card must not overlap."""
     frames = frames_of(result, label_map=True)
-    write_header(file, header(result, frames, LABELMAP, JPEGLSLossless))
-    file.write(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF))
-    file.write(encapsulate([_compressed(plane) for plane in _planes(result, frames)]))
-    file.write(struct.pack("<HHL", 0xFFFE, 0xE0DD, 0))
+    write_planes(file, result, frames, LABELMAP, lambda: _planes(result, frames))
 
 
 def encode_labelmap(result: Result) -> pydicom.Dataset:
@@ -57,7 +50,7 @@ def check_labelmap(path: Path, result: Result) -> None:
     values[[*segments]] = [label.value for label in segments.values()]
     found = np.empty(result.labels_kji.shape[1:], dtype=np.uint8)
     left = {*range(len(result.labels_kji))}
-    pixels = iter_pixels(path, decoding_plugin="gdcm")  # not the library that encoded them
+    pixels = iter_pixels(path, decoding_plugin=decoder_of(read.ds))
     for frame, plane in zip(read.frames, pixels, strict=True):
         k = places.slice_of(frame)
         where = f"slice {k + 1}"
@@ -81,9 +74,3 @@ def _planes(result: Result, frames: Sequence[Frame]) -> Iterator[Labels]:
     for frame in frames:
         np.take(number_of, result.labels_kji[frame.k], out=plane, mode="clip")
         yield plane
-
-
-def _compressed(plane: Labels) -> bytes:
-    """Return a plane in JPEG-LS with the bits that the header states; some readers insist on it."""
-    rows, columns = plane.shape
-    return bytes(jpeg_ls.encode_buffer(plane.tobytes(), rows, columns, 1, 8))

@@ -322,9 +322,14 @@ def test_every_form_is_made_checked_and_valid(tmp_path: Path, name: str) -> None
     source = SOURCES[name]
     paths = source.write(tmp_path)
     result = source.result(paths)
-    made = Made(result=result, measured=measure(result), probabilities=None)
-    every = [form for form in Form if form not in {Form.FRACTIONAL, Form.LABELMAP}]
+    shares = np.stack([result.mask(label) * np.uint8(200) for label in result.card.labels])
+    made = Made(result=result, measured=measure(result), probabilities=shares)
+    every = [form for form in Form if form is not Form.LABELMAP]
     files = {form: make(tmp_path, form, every, made) for form in every}
+    beside = [Form.LABELMAP, Form.SR]
+    label_map, report = (make(tmp_path, form, beside, made) for form in beside)
+    assert label_map.name == "labelmap.dcm"
+    assert report.name == "sr-labelmap.dcm"
     objects = {form: path for form, path in files.items() if form not in TABLES}
     for form, path in objects.items():
         assert dciodvfy(path, (*TOOL_IS_OLDER, "Laterality")) == [], form
