@@ -63,6 +63,14 @@ def test_every_value_is_read_back_on_its_slice(case: Case) -> None:
     assert np.array_equal(np.moveaxis(read, -1, 0), shares)
 
 
+def test_noise_is_not_made_larger_by_compressing_it(case: Case) -> None:
+    """It is written as it is; what compresses is compressed, and both are read back."""
+    for shares, compressed in ((made_up(), False), (made_up() // 255 * 255, True)):
+        path = write(case, shares)
+        check_fractional(path, case.result(), shares)
+        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID.is_compressed == compressed
+
+
 def test_it_says_what_its_values_mean(case: Case) -> None:
     """Probabilities of 255 steps, in a series of their own."""
     seg = encode_fractional(case.result(), made_up())
