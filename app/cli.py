@@ -1,29 +1,27 @@
 """The commands. Exit status: 0 done, 1 the input is wrong, 2 the node is."""
 
 import argparse
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from app import show
+from app import cli_deliver, show
+from app.command import Command, answer, job_log, job_log_if_there
 from app.config import Config, config_path, load_config
 from app.dicom.encoded import is_uid
 from app.errors import DONE, INPUT_WRONG, NODE_WRONG, ConfigError, NodeError, StudyError
 from app.log import set_up
-from app.store.delivery import UNSETTLED, DeliveryState
+from app.pipeline import JOB_STAGES
 from app.store.jobs import State, StudyState
 from app.store.store import Store
 from app.story import story_of
 from app.trace_words import trace
-
-Command = Callable[[argparse.Namespace, Config], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,23 +87,11 @@ def parser() -> argparse.ArgumentParser:
         ("retry", _retry, "put a failed or cancelled job back into the queue"),
         ("cancel", _cancel, "cancel a job"),
     ):
-        add(name, command, words, asks=True).add_argument("id", help="job id or study UID")
-    deliveries = add(
-        "deliveries", _deliveries, "list what is not proved to be in its archive", asks=True
-    )
-    deliveries.add_argument("--state", type=DeliveryState, choices=list(DeliveryState))
-    deliveries.add_argument("--limit", type=int, default=1000)
-    deliver = add("deliver", _deliver, "try waiting deliveries now", asks=True)
-    deliver.add_argument("--pending", action="store_true", required=True, help="all that wait")
-    for name, command, words in (
-        ("release", _release, "let results that are held for review be sent"),
-        ("resend", _resend, "send a job's results again, whatever became of them"),
-    ):
         sub = add(name, command, words, asks=True)
-        sub.add_argument("id", help="job id")
-        sub.add_argument("--to", metavar="DESTINATION", help="this one alone")
-    clean = add("clean", _clean, "remove what is over its time", asks=True)
-    clean.add_argument("--dry-run", action="store_true", help="only say what would go")
+        sub.add_argument("id", help="job id or study UID")
+        if name == "retry":
+            sub.add_argument("--from", dest="stage", choices=JOB_STAGES, help="this stage, anew")
+    cli_deliver.add_commands(add)
     complete = add("complete", _complete, "say that a study is complete now", asks=True)
     complete.add_argument("study", help="study UID")
     add("refused", _refused, "list what the door refused or put aside, newest first", asks=True)
@@ -154,13 +140,13 @@ def _check(args: argparse.Namespace, config: Config) -> int:
     lines += [f"warning: {each}" for each in told]
     found = {"config": str(args.path), "models": sorted(models), "warnings": told}
     if not args.connect:
-        _print(args, found, "\n".join(lines))
+        answer(args, found, "\n".join(lines))
         return DONE
     from app.connect import ask_all  # noqa: PLC0415  # only then somebody is called
 
     answers = ask_all(config)
     lines += [each.words for each in answers]
-    _print(args, found | {"peers": [asdict(each) for each in answers]}, "\n".join(lines))
+    answer(args, found | {"peers": [asdict(each) for each in answers]}, "\n".join(lines))
     return DONE if all(each.answers for each in answers) else INPUT_WRONG
 
 
@@ -171,14 +157,14 @@ def _explain(args: argparse.Namespace, config: Config) -> int:
     if path.exists():
         traces = explain.of_files(path, config.routes)
         words = (f"study {each['study']}: {trace(each)}" for each in traces)
-        _print(args, traces, "\n\n".join(words))
+        answer(args, traces, "\n\n".join(words))
         return DONE
-    with _store(config) as store:
+    with job_log(config) as store:
         if args.now:
             told = explain.of_study_now(store, args.study, config.routes)
         else:
             told = explain.of_study(store, args.study)
-    _print(args, told, f"study {told['study']}: {trace(told)}")
+    answer(args, told, f"study {told['study']}: {trace(told)}")
     return DONE
 
 
@@ -196,38 +182,38 @@ def _replay(args: argparse.Namespace, config: Config) -> int:
         raise ConfigError(f"--source {args.source}: app.yaml has no such archive; it has {there}")
     began = time.monotonic()
     if args.source is None:
-        with _store(config) as store:
+        with job_log(config) as store:
             replay.replay_log(store, days, args.limit, rehearsal)
     else:
         with (
-            _store_if_there(config) as log,
+            job_log_if_there(config) as log,
             closing(remote(config, args.source, log)) as archive,
         ):
             replay.replay_archive(archive, log, days, args.limit, rehearsal)
     seconds = time.monotonic() - began
     told = {"since": str(days.first), "seconds": seconds} | rehearsal.to_json()
-    _print(args, told, replay.words(rehearsal, days, seconds))
+    answer(args, told, replay.words(rehearsal, days, seconds))
     return DONE
 
 
 def _jobs(args: argparse.Namespace, config: Config) -> int:
-    with _store(config) as store:
+    with job_log(config) as store:
         jobs = store.jobs(state=args.state, limit=args.limit)
         replaced = store.replaced(job.id for job in jobs)
     listed = [asdict(job) | {"replaces": replaced.get(job.id, [])} for job in jobs]
-    _print(args, listed, show.jobs(jobs, replaced))
+    answer(args, listed, show.jobs(jobs, replaced))
     return DONE
 
 
 def _studies(args: argparse.Namespace, config: Config) -> int:
-    with _store(config) as store:
+    with job_log(config) as store:
         studies = store.studies()
-    _print(args, [asdict(study) for study in studies], show.studies(studies))
+    answer(args, [asdict(study) for study in studies], show.studies(studies))
     return DONE
 
 
 def _show(args: argparse.Namespace, config: Config) -> int:
-    with _store(config) as store:
+    with job_log(config) as store:
         if "." in args.id:  # a UID; the names of jobs have no dots
             study_uid, jobs = args.id, store.jobs(study_uid=args.id)
         else:
@@ -235,72 +221,31 @@ def _show(args: argparse.Namespace, config: Config) -> int:
             study_uid, jobs = job.study_uid, [job]
         remotes = _remotes(store, study_uid)
         if remotes and store.trace(study_uid) is None and not store.study_events(study_uid):
-            _print(args, {"remotes": remotes}, show.remotes(remotes))
+            answer(args, {"remotes": remotes}, show.remotes(remotes))
             return DONE
         story = story_of(store, study_uid, jobs) | {"remotes": remotes}
-    _print(args, story, show.story(story))
+    answer(args, story, show.story(story))
     return DONE
 
 
 def _retry(args: argparse.Namespace, config: Config) -> int:
-    with _store(config) as store:
+    with job_log(config) as store:
         job = store.job(args.id)
-        store.retry(job.id, datetime.now(UTC))
-    _print(args, {"job": job.id}, f"job {job.id} is queued again")
+        store.retry(job.id, datetime.now(UTC), args.stage)
+    answer(args, {"job": job.id}, f"job {job.id} is queued again")
     return DONE
 
 
 def _cancel(args: argparse.Namespace, config: Config) -> int:
-    with _store(config) as store:
+    with job_log(config) as store:
         job = store.job(args.id)
         store.cancel(job.id, datetime.now(UTC))
-    _print(args, {"job": job.id}, f"job {job.id} is cancelled")
-    return DONE
-
-
-def _deliveries(args: argparse.Namespace, config: Config) -> int:
-    with _store(config) as store:
-        states = [args.state] if args.state else [*UNSETTLED]
-        rows = store.deliveries(states=states, limit=args.limit)
-    _print(args, [asdict(each) for each in rows], show.deliveries(rows))
-    return DONE
-
-
-def _deliver(args: argparse.Namespace, config: Config) -> int:
-    with _store(config) as store:
-        number = store.hasten(datetime.now(UTC))
-    _print(args, {"due": number}, f"{number} waiting deliveries are due now")
-    return DONE
-
-
-def _clean(args: argparse.Namespace, config: Config) -> int:
-    from app.retain import clean  # noqa: PLC0415  # only this command needs it
-
-    with _store(config) as store:
-        gone = clean(config, store, datetime.now(UTC), dry_run=args.dry_run)
-    _print(args, asdict(gone), f"{'would remove' if args.dry_run else 'removed'} {gone.words}")
-    return DONE
-
-
-def _release(args: argparse.Namespace, config: Config) -> int:
-    return _go_on(args, config, Store.release_held, "is released")
-
-
-def _resend(args: argparse.Namespace, config: Config) -> int:
-    return _go_on(args, config, Store.resend, "is sent again")
-
-
-def _go_on(args: argparse.Namespace, config: Config, move: Any, words: str) -> int:
-    with _store(config) as store:
-        job = store.job(args.id)
-        moved = [each.destination for each in move(store, job.id, args.to, datetime.now(UTC))]
-    told = f"job {job.id} {words} to {', '.join(moved)}"
-    _print(args, {"job": job.id, "destinations": moved}, told)
+    answer(args, {"job": job.id}, f"job {job.id} is cancelled")
     return DONE
 
 
 def _complete(args: argparse.Namespace, config: Config) -> int:
-    with _store(config) as store:
+    with job_log(config) as store:
         if not store.complete(args.study, "said by hand to be complete", datetime.now(UTC)):
             state = store.study(args.study).state
             told = "was routed already" if state is StudyState.ROUTED else "cannot be routed"
@@ -308,14 +253,14 @@ def _complete(args: argparse.Namespace, config: Config) -> int:
                 f"study {args.study} {told}; `show` says what came of it, and one more object"
                 " opens it again"
             )
-    _print(args, {"study": args.study}, f"study {args.study} is routed now")
+    answer(args, {"study": args.study}, f"study {args.study} is routed now")
     return DONE
 
 
 def _refused(args: argparse.Namespace, config: Config) -> int:
-    with _store(config) as store:
+    with job_log(config) as store:
         events = store.door_events()
-    _print(args, [asdict(event) for event in events], show.refused(events))
+    answer(args, [asdict(event) for event in events], show.refused(events))
     return DONE
 
 
@@ -330,7 +275,7 @@ def _remotes(store: Store, study_uid: str) -> list[dict[str, Any]]:
 def _sources(args: argparse.Namespace, config: Config) -> int:
     from app.fetch.status import read_status  # noqa: PLC0415  # only this command needs it
 
-    with _store(config) as store:
+    with job_log(config) as store:
         counts, newest = store.remote_counts(), store.remotes(limit=20)
     told = [
         {
@@ -341,7 +286,7 @@ def _sources(args: argparse.Namespace, config: Config) -> int:
         for each in config.sources
     ]
     shown = [asdict(each) for each in newest]
-    _print(args, {"sources": told, "newest": shown}, show.sources(told, shown))
+    answer(args, {"sources": told, "newest": shown}, show.sources(told, shown))
     return DONE
 
 
@@ -354,10 +299,10 @@ def _fetch(args: argparse.Namespace, config: Config) -> int:
         )
     if not is_uid(args.study):
         raise StudyError(f"{args.study}: is no UID of a study")
-    with _store(config) as store:
+    with job_log(config) as store:
         store.ask_for(source, args.study, "somebody asked for it", datetime.now(UTC))
     told = {"study": args.study, "source": source}
-    _print(args, told, f"study {args.study} is fetched from {source}")
+    answer(args, told, f"study {args.study} is fetched from {source}")
     return DONE
 
 
@@ -367,30 +312,5 @@ def _models(args: argparse.Namespace, config: Config) -> int:
     cards = {name: each.card for name, each in install(config).items()}
     listed = {name: card.model_dump(mode="json") for name, card in cards.items()}
     lines = [f"{name}: {card.identity}, {card.licence}" for name, card in cards.items()]
-    _print(args, listed, "\n".join(lines))
+    answer(args, listed, "\n".join(lines))
     return DONE
-
-
-@contextmanager
-def _store(config: Config) -> Iterator[Store]:
-    path = config.data / "node.db"
-    if not path.exists():
-        raise ConfigError(f"{path}: there is no job log here; start the node or give --data")
-    with closing(Store.open(path, migrate=False)) as store:
-        yield store
-
-
-@contextmanager
-def _store_if_there(config: Config) -> Iterator[Store | None]:
-    if not (config.data / "node.db").exists():
-        yield None
-        return
-    with _store(config) as store:
-        yield store
-
-
-def _print(args: argparse.Namespace, value: Any, words: str) -> None:
-    try:
-        print(json.dumps(value, default=str, indent=1) if args.json else words, flush=True)
-    except BrokenPipeError:  # `| head` has read enough; nothing may be flushed at the end either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -78,7 +78,7 @@ def _are_there(files: Sequence[Path]) -> None:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise ResultRejected(
-            f"{', '.join(missing)} is not in the job's folder any more; have the study sent again"
+            f"{', '.join(missing)} is not in the job's folder; `retry` the job with `--from infer`"
         )
 
 

@@ -317,7 +317,7 @@ def test_results_that_are_gone_are_not_said_to_be_sent(site: Site, archive: Arch
     site.file(job_id).unlink()
     site.courier().work()
     assert site.delivery(job_id).state is DeliveryState.REFUSED
-    assert "is not in the job's folder any more" in site.store.job(job_id).reason
+    assert "is not in the job's folder; `retry` the job" in site.store.job(job_id).reason
 
 
 def test_an_archive_that_app_yaml_names_no_more_is_told(site: Site) -> None:
