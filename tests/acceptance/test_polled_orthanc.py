@@ -41,7 +41,7 @@ def put(orthanc: Orthanc, paths: Any) -> None:
 
 def settings(orthanc: Orthanc, **source: Any) -> dict[str, Any]:
     """Return a node that asks Orthanc twice a second and delivers to it."""
-    pacs = {"kind": "dicomweb", "url": orthanc.dicomweb_url, "timeout_s": 20}
+    pacs = {"kind": "dicomweb", "url": orthanc.dicomweb_url, "timeout_s": 20, "accepts": ["seg"]}
     return {
         "archives": {"local": pacs},
         "sources": [{"archive": "local", "poll_s": 1, "quiet_s": 0.5} | source],
