@@ -288,9 +288,11 @@ class Couriers:
         self._stopping = threading.Event()
 
     def look(self) -> None:
-        """Start couriers for destinations that have none yet."""
+        """Start couriers for destinations that have none, or whose thread a fault has ended."""
         for destination in self._store.destinations_under_way():
-            if destination not in self._threads and not self._draining.is_set():
+            thread = self._threads.get(destination)
+            works = thread is not None and thread.is_alive()
+            if not works and not self._draining.is_set():
                 thread = threading.Thread(
                     target=self._run, args=(destination,), name=f"to {destination}", daemon=True
                 )
