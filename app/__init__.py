@@ -5,5 +5,5 @@
                  └───────────┴── every arrow is a row in the job log ─┘
 
 What flows stands in `dicom/`, the way it flows in `pipeline/` (one module a stage, in the order
-of `pipeline.STAGES`), where it is remembered in `store/`.
+of `pipeline.STAGES`), what leaves in `results/`, where it is remembered in `store/`.
 """
