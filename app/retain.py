@@ -18,12 +18,11 @@ from app.config import Config
 from app.errors import NodeError
 from app.faults import crash_point
 from app.files import make_folder, read_json, write_json
+from app.pipeline.receive import REMOVING
 from app.store.store import Store
 
 log = logging.getLogger(__name__)
 
-REMOVING = "removing"
-"""Folder in the data folder with the lists of what is being removed."""
 BATCH, MOST_TOLD = 100, 100_000
 DAY = timedelta(days=1)
 _GIGABYTE = 1_000_000_000

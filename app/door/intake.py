@@ -21,6 +21,7 @@ from app.files import make_folder, sync_folder
 from app.pipeline.receive import (
     SPOOL,
     Arrived,
+    being_removed,
     put_aside,
     quarantine_name,
     read_spooled,
@@ -166,7 +167,7 @@ class Intake:
 
         Nobody was told that they are kept, but their senders may be content with a lost answer.
         """
-        known = self._store.files()
+        known = self._store.files() | being_removed(self._data)
         spooled = [*_spooled(self._data)]
         return sum(self._adopt(file) for file in spooled if file not in known)
 

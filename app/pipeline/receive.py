@@ -8,9 +8,11 @@ from uuid import uuid4
 
 from app.dicom.encoded import Identifiers
 from app.dicom.part10 import dataset_sha256, read_part10
-from app.files import PARTIAL, make_folder, sync_folder
+from app.files import PARTIAL, make_folder, read_json, sync_folder
 
 SPOOL, QUARANTINE = "spool", "quarantine"
+REMOVING = "removing"
+"""Folder in the data folder with lists of files that are being removed."""
 FOLDERS = 256
 
 
@@ -47,6 +49,12 @@ def put_aside(data_folder: Path, file: str, target: str) -> None:
     source.rename(goal)
     sync_folder(goal.parent)
     sync_folder(source.parent)
+
+
+def being_removed(data_folder: Path) -> set[str]:
+    """Return the files whose rows may be gone while they are not: they are no new arrivals."""
+    lists = (data_folder / REMOVING).glob("*.json")
+    return {file for each in lists for file in read_json(each)}
 
 
 def prepare(data_folder: Path) -> None:

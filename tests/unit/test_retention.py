@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.retain import REMOVING, clean, finish
+from app.pipeline.receive import REMOVING, being_removed
+from app.retain import clean, finish
 from app.store.delivery import DeliveryEvent, DeliveryState, NewDelivery
 from app.store.jobs import State, StudyState
 from tests.delivering import Site
@@ -231,6 +232,8 @@ def test_a_power_cut_between_the_steps_leaves_neither_half(
         patched.setattr("app.retain.crash_point", cut)
         with pytest.raises(PowerCut):
             site.clean()
+    listed = {str(path.relative_to(site.config.data)) for path in site.files(uid)}
+    assert being_removed(site.config.data) == listed, "a door that starts now leaves them alone"
     finish(site.config, site.store)
     rows, files = site.store.instances(uid), site.files(uid)
     assert (len(rows), len(files)) == ((2, 2) if point == "retain.listed" else (0, 0))
