@@ -39,6 +39,7 @@ GOOGLE_PATH = re.compile(
 HERE = {
     StudyState.ROUTED: "it was whole before; nothing is done",
     StudyState.FAILED: "it could not be read; nothing is done until more of it arrives",
+    StudyState.REMOVED: "its objects were removed when their time was over; send it again",
 }
 
 
@@ -139,7 +140,8 @@ class Events:
         listed = {each.source for each in self._store.remotes(study_uid)} & self._sources
         if len(listed) == 1:
             return listed.pop()
-        return self._only_source() if found is None else None
+        here = found is not None and found.state is not StudyState.REMOVED
+        return None if here else self._only_source()
 
     def _only_source(self) -> str | None:
         return next(iter(self._sources)) if len(self._sources) == 1 else None

@@ -8,7 +8,7 @@ Not covered: what comes of a study that is asked for; hostile events, see test_e
 import base64
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,24 @@ def test_nothing_is_done_for_a_study_that_was_whole_before(port: EventPort, stat
     answer = port.ask(f"/api/studies/{uid}")
     assert (answer.status_code, answer.json()["state"]) == (200, state)
     assert port.store.study(uid).complete_signal is None
+
+
+@pytest.mark.parametrize("sources", [0, 1])
+def test_a_study_that_was_removed_is_fetched_again_or_asked_for(
+    port: EventPort, single: EventPort, sources: int
+) -> None:
+    """It is not said to be whole: nothing of it is here."""
+    at = single if sources else port
+    uid = received(at, state="routed")
+    for job in at.store.jobs(study_uid=uid):
+        at.store.cancel(job.id, START)
+    assert at.store.remove_study(uid, START + timedelta(days=1), START) == 1
+    answer = at.ask(f"/api/studies/{uid}")
+    if sources:
+        assert (answer.status_code, at.asked()[uid]) == (202, ("pacs", RemoteState.ASKED))
+    else:
+        assert (answer.status_code, answer.json()["state"]) == (200, "removed")
+        assert "send it again" in answer.json()["message"]
 
 
 def test_an_unknown_study_is_asked_for_at_the_only_source(single: EventPort) -> None:
