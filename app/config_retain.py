@@ -10,12 +10,12 @@ class Retain(Strict):
 
     studies_days: float | None = Field(
         30,
-        gt=0,
+        ge=1,
         le=36500,
         description="received objects, after the last of their study; null: always",
     )
     results_days: float | None = Field(
-        90, gt=0, le=36500, description="results of jobs that are over; null: always"
+        90, ge=1, le=36500, description="results of jobs that are over; null: always"
     )
     free_gb: float | None = Field(
         None,

@@ -2,28 +2,34 @@
 
 A list of the files of a study is on stable storage before its rows go, and its files go after them.
 So a power cut in between leaves neither a row without its file, for which the door would answer
-that it holds the object, nor a file that a start would take for a new arrival.
+that it holds the object, nor a file that a start would take for a new arrival. Results have no
+rows: their folder is renamed in a transaction that finds that nobody needs them, and then removed.
 """
 
+import fcntl
 import logging
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 from app.config import Config
 from app.errors import NodeError
 from app.faults import crash_point
-from app.files import make_folder, read_json, write_json
-from app.pipeline.receive import REMOVING
+from app.files import make_folder, read_json, sync_folder, write_json
+from app.pipeline.receive import REMOVING, SPOOL
 from app.store.store import Store
 
 log = logging.getLogger(__name__)
 
 BATCH, MOST_TOLD = 100, 100_000
+ASIDE = ".removing"
+"""Suffix of a job's folder that nobody looks for any more."""
 DAY = timedelta(days=1)
 _GIGABYTE = 1_000_000_000
 
@@ -56,10 +62,13 @@ def clean(config: Config, store: Store, now: datetime, *, dry_run: bool = False)
 
 def finish(config: Config, store: Store) -> None:
     """Bring to an end what an earlier process had begun to remove; before the door opens."""
-    for note in sorted((config.data / REMOVING).glob("*.json")):
-        files = [file for file in read_json(note) if not store.names_file(file)]
-        _unlink(config.data, files)
-        note.unlink()
+    with _alone(config.data):
+        for note in sorted((config.data / REMOVING).glob("*.json")):
+            held = {*store.files_to_remove(note.stem)}
+            _unlink(config.data, [file for file in read_json(note) if file not in held])
+            note.unlink()
+    for aside in (config.data / "jobs").glob(f"*{ASIDE}"):
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 class Cleaner:
@@ -111,10 +120,14 @@ class _Cleaner:
             for study_uid in found:
                 if not wanted():
                     return
-                if self._dry_run or self._study(study_uid, before):
+                if self._dry_run or self._remove(study_uid, before):
                     self.gone_studies.append(study_uid)
             if len(found) < limit or self._dry_run:
                 return
+
+    def _remove(self, study_uid: str, before: datetime) -> bool:
+        with _alone(self._data):
+            return self._study(study_uid, before)
 
     def _study(self, study_uid: str, before: datetime) -> bool:
         files = self._store.files_to_remove(study_uid)
@@ -133,13 +146,34 @@ class _Cleaner:
         """Remove the folders of jobs, the oldest first, as long as that is wanted."""
         if before is None:
             return
-        for folder in _oldest_first(self._data / "jobs"):
-            if not wanted():
-                return
-            if self._store.results_are_removable(folder.name, before):
-                if not self._dry_run:
-                    shutil.rmtree(folder, ignore_errors=True)  # follows no links
-                self.gone_jobs.append(folder.name)
+        folders = _oldest_first(self._data / "jobs")
+        for at in range(0, len(folders), BATCH):
+            some = {folder.name: folder for folder in folders[at : at + BATCH]}
+            over = self._store.removable_results([*some], before)
+            for job_id, folder in some.items():
+                if not wanted():
+                    return
+                if job_id in over and (self._dry_run or self._results(folder, before)):
+                    self.gone_jobs.append(job_id)
+
+    def _results(self, folder: Path, before: datetime) -> bool:
+        aside = folder.with_name(f"{folder.name}.{uuid4().hex}{ASIDE}")
+        moved = self._store.remove_results(folder.name, before, lambda: _move(folder, aside))
+        crash_point("retain.aside")
+        if moved:
+            shutil.rmtree(aside, ignore_errors=True)  # follows no links
+        return moved
+
+
+@contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    """Wait until nobody else works with the lists, such as `clean` by hand beside the node."""
+    fd = os.open(data / "removing.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _before(now: datetime, days: float | None) -> datetime | None:
@@ -154,22 +188,31 @@ def _is_short(data: Path, free_gb: float) -> Callable[[], bool]:
     return short
 
 
-def _oldest_first(jobs: Path) -> Iterator[Path]:
+def _oldest_first(jobs: Path) -> list[Path]:
     if not jobs.is_dir():
-        return
+        return []
     with os.scandir(jobs) as entries:
         found = [
             (each.stat().st_mtime, each.path)
             for each in entries
             if each.is_dir(follow_symlinks=False)
         ]
-    yield from (Path(path) for _, path in sorted(found))
+    return [Path(path) for _, path in sorted(found)]
+
+
+def _move(folder: Path, aside: Path) -> None:
+    with suppress(FileNotFoundError):  # `clean` by hand may have met the node's own cleaning
+        folder.rename(aside)
 
 
 def _unlink(data: Path, files: Iterable[str]) -> None:
-    """Remove files of the spool; a name that leads out of it is left alone."""
-    spool = (data / "spool").resolve()
+    """Remove files of the spool, durably; a name that leads out of it is left alone."""
+    spool = (data / SPOOL).resolve()
+    folders: set[Path] = set()
     for file in files:
         path = data / file
-        if path.parent.resolve().is_relative_to(spool):
+        if path.parent.resolve().is_relative_to(spool) and path.parent.is_dir():
             path.unlink(missing_ok=True)
+            folders.add(path.parent)
+    for folder in folders:
+        sync_folder(folder)

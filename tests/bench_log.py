@@ -20,11 +20,12 @@ from app.config import load_config
 from app.installed import install, start_crew
 from app.pipeline.assemble import complete_at, rules_for
 from app.pipeline.work import StudyWork
+from app.retain import clean
 from app.runner import StageRunner, now
 from app.store.jobs import State, StudyState
 from app.store.store import Store
 from app.trace_words import trace
-from tests.large_log import Shape, make, uid
+from tests.large_log import START, Shape, make, uid
 from tests.log_rows import instance
 from tests.node import SETTINGS, Node
 
@@ -85,6 +86,8 @@ class Bench:
             left=lambda _: None,
         )
         self.objects = 0
+        for job in store.jobs(limit=1000):
+            (folder / "jobs" / job.id).mkdir(parents=True)
 
     def figures(self) -> list[Figure]:
         """Measure everything."""
@@ -103,6 +106,7 @@ class Bench:
             measure("recover, extend", self._keep),
             measure("count the jobs", store.counts),
             measure("receive one object", self._receive),
+            measure("clean, nothing is over", self._clean),
         ]
 
     def _jobs(self) -> str:
@@ -128,6 +132,9 @@ class Bench:
     def _keep(self) -> None:
         self.store.extend("bench", now(), 30)
         self.store.recover(now())
+
+    def _clean(self) -> None:
+        assert clean(self.config, self.store, START).studies == ()
 
     def _receive(self) -> None:
         self.objects += 1

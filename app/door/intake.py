@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 GIGABYTE = 10**9
 LOOK_S = 1.0
 """How long what was seen of the free space is believed."""
+AGAIN_S = 600.0
+"""How often at most it is noted that copies of one study come; `retain` keeps it for hours then."""
+MOST_AGAIN = 1000
+"""Studies of which that is remembered."""
 
 
 class Intake:
@@ -49,6 +53,7 @@ class Intake:
         self._committer = Committer(data, lambda rows: store.add_instances(rows, _now()))
         self._blocks = Blocks()
         self._refusals = Refusals(store)
+        self._again: dict[str, float] = {}
         self._looked_at = -LOOK_S
         self._room = True
 
@@ -131,15 +136,32 @@ class Intake:
         return self._repeated(incoming, arrived, held)
 
     def _repeated(self, incoming: Incoming, arrived: Arrived, held: InstanceRow | None) -> Outcome:
-        if held is None:
+        same = held is not None and _same(arrived, held)
+        if held is None or (same and not self._stays(held, incoming.source)):
             raise OutOfResources("the row of a known object is gone again; send it once more")
-        if _same(arrived, held):
+        if same:
             self._keep_once(incoming, held.file)
             return _outcome(Status.SUCCESS, arrived)
         target = quarantine_name(arrived)
         self._keep_once(incoming, target)
         reason = self._raise_alarm(arrived, held, target, incoming.source)
         return _outcome(Status.OTHER_CONTENT, arrived, reason=reason)
+
+    def _stays(self, held: InstanceRow, source: str) -> bool:
+        """Let the study of a held object be kept on; False when it has just been removed.
+
+        Without it a study could go while it is sent again, between one object that is said to be
+        held and the next, and what is left of it would be routed as a study.
+        """
+        now = time.monotonic()
+        if now - self._again.get(held.study_uid, -AGAIN_S) < AGAIN_S:
+            return True
+        stays = self._store.copied(held.sop_uid, source, _now())
+        if stays:
+            if len(self._again) >= MOST_AGAIN:
+                self._again.clear()
+            self._again[held.study_uid] = now
+        return stays
 
     def _keep_once(self, incoming: Incoming, file: str) -> None:
         with self._named:

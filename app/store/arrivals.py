@@ -27,6 +27,8 @@ GROW = (
     "UPDATE studies SET state = ?, instances = instances + ?, version = version + ?, "
     "last_received_at = ?, released_at = NULL, complete_signal = NULL WHERE study_uid = ?"
 )
+SENT_AGAIN = "sent_again"
+"""Event of a study of which copies came that are held already: they keep it as new ones do."""
 NOTE = "INSERT INTO study_events (study_uid, at, event, detail) VALUES (?, ?, ?, ?)"
 
 
@@ -67,6 +69,14 @@ def add(cursor: Cursor, rows: Sequence[InstanceRow], now: datetime) -> list[bool
     for study_uid, new in arrived.items():
         _grow(cursor, study_uid, new[0].source, len(new), _text(now))
     return added
+
+
+def copied(cursor: Cursor, sop_uid: str, source: str, now: datetime) -> bool:
+    """Note that a held object was sent again; False when it is not held any more."""
+    held = find(cursor, sop_uid)
+    if held is not None:
+        cursor.execute(NOTE, (held.study_uid, _text(now), SENT_AGAIN, f"from {source}"))
+    return held is not None
 
 
 def _grow(cursor: Cursor, study_uid: str, source: str, count: int, now: str) -> None:

@@ -49,6 +49,11 @@ class Intake(Section):
         with self._database.adding() as cursor:
             return arrivals.add(cursor, rows, now)
 
+    def copied(self, sop_uid: str, source: str, now: datetime) -> bool:
+        """Note that a held object was sent again; False when it is not held any more."""
+        with self._database.adding() as cursor:
+            return arrivals.copied(cursor, sop_uid, source, now)
+
     def files(self) -> set[str]:
         """Return the file of every received object."""
         with self._database.glancing() as cursor:

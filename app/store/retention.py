@@ -1,10 +1,12 @@
 """What may be removed: studies and results that no job, delivery or fetching needs any more."""
 
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, select, update
 
+from app.store.arrivals import SENT_AGAIN
 from app.store.delivery import UNSETTLED
 from app.store.engine import Section
 from app.store.jobs import RemoteState, State, StudyState
@@ -65,18 +67,24 @@ class Retention(Section):
             connection.execute(insert(StudyEvents).values(line))
             return number
 
-    def results_are_removable(self, job_id: str, before: datetime) -> bool:
-        """Return whether a job is over since `before`, and all that was sent of it is settled."""
-        over = Jobs.state.in_(OVER), Jobs.updated_at < before, ~_unsettled(Jobs.id)
+    def removable_results(self, job_ids: Collection[str], before: datetime) -> set[str]:
+        """Return those of these jobs that are over since `before`, with all deliveries settled."""
+        query = select(Jobs.id).where(Jobs.id.in_(job_ids), *_is_over(before))
         with self._database.reading() as connection:
-            found = connection.execute(select(Jobs.id).where(Jobs.id == job_id, *over))
-            return found.first() is not None
+            return {*connection.execute(query).scalars()}
 
-    def names_file(self, file: str) -> bool:
-        """Return whether an object's row names a file of the spool."""
-        with self._database.reading() as connection:
-            query = select(Instances.sop_uid).where(Instances.file == file).limit(1)
-            return connection.execute(query).first() is not None
+    def remove_results(self, job_id: str, before: datetime, put_aside: Callable[[], None]) -> bool:
+        """Put a job's results aside; False when somebody has come to need them.
+
+        While `put_aside` moves them nobody can send the job again or retry it: whoever wants to
+        waits for this transaction, and then finds all of the results or none.
+        """
+        query = select(Jobs.id).where(Jobs.id == job_id, *_is_over(before))
+        with self._database.writing() as connection:
+            if connection.execute(query).first() is None:
+                return False
+            put_aside()
+            return True
 
 
 def _removable(before: datetime) -> tuple[ColumnElement[bool], ...]:
@@ -85,13 +93,23 @@ def _removable(before: datetime) -> tuple[ColumnElement[bool], ...]:
     coming = exists().where(
         RemoteStudies.study_uid == Studies.study_uid, RemoteStudies.state.in_(_ON_ITS_WAY)
     )
+    again = exists().where(
+        StudyEvents.study_uid == Studies.study_uid,
+        StudyEvents.event == SENT_AGAIN,
+        StudyEvents.at >= before,
+    )
     return (
         Studies.state.in_(_SETTLED_STUDIES),
         Studies.last_received_at < before,
         ~needed,
         ~sent,
         ~coming,
+        ~again,
     )
+
+
+def _is_over(before: datetime) -> tuple[ColumnElement[bool], ...]:
+    return Jobs.state.in_(OVER), Jobs.updated_at < before, ~_unsettled(Jobs.id)
 
 
 def _unsettled(job_id: Any) -> ColumnElement[bool]:
