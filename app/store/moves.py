@@ -41,8 +41,12 @@ def held_job(connection: Connection, job: Job) -> Job:
 
 
 def study_is_routed() -> Exists:
-    """Return the condition that nothing has come to a job's study since it was routed."""
-    return exists().where(Studies.study_uid == Jobs.study_uid, Studies.state == StudyState.ROUTED)
+    """Return the condition that nothing has come to a job's study since it was routed.
+
+    What was removed since then does not grow either: results that are kept may be sent again.
+    """
+    settled = Studies.state.in_([StudyState.ROUTED, StudyState.REMOVED])
+    return exists().where(Studies.study_uid == Jobs.study_uid, settled)
 
 
 def move(  # noqa: PLR0917  # all moves read alike

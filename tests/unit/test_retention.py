@@ -133,6 +133,24 @@ def test_a_study_that_grows_or_is_being_fetched_stays(site: Kept) -> None:
     assert site.files(fetched)
 
 
+def test_results_of_a_removed_study_can_be_sent_again(site: Kept) -> None:
+    """They are kept longer than the objects; sending them does not wait for a routing."""
+    site.routed()
+    (job,) = site.store.claim("a", site.clock(), LEASE_S)
+    wanted = NewDelivery(destination="pacs", forms=("seg",))
+    site.store.hand_over(job, [wanted], 1.0, "", site.clock())
+    due = site.store.due_delivery("pacs", site.clock())
+    assert due is not None
+    begun = site.store.begin_delivery(due, site.clock())
+    site.store.settle_delivery(begun, DeliveryEvent.PROVED, site.clock(), detail="", proof="p")
+    site.clock.advance(31 * DAY_S)
+    assert site.clean()[0] != ()
+    site.store.resend("j1a", None, site.clock())
+    again = site.store.due_delivery("pacs", site.clock())
+    assert again is not None
+    assert site.store.begin_delivery(again, site.clock()).attempts == 1
+
+
 def test_a_removed_study_that_comes_again_makes_no_second_job(site: Kept) -> None:
     """It is kept again and routed again; its answer is known."""
     uid = site.routed()
