@@ -19,6 +19,7 @@ from app.config import Config
 from app.config_archives import ArchiveConfig, DimseArchive
 from app.destinations import archive_of
 from app.dicom.commit import Report, ask
+from app.dicom.encoded import Identifiers
 from app.errors import (
     ArchiveUnavailable,
     FormRefused,
@@ -102,7 +103,7 @@ class Courier:
         if receipt.proved:
             self._prove(delivery, receipt.told)
             return
-        self._commit(delivery, archive, files)
+        self._commit(delivery, archive, identifiers(files))
 
     def _files(self, delivery: Delivery) -> tuple[list[Path], dict[str, Path]]:
         folder = self._config.data / "jobs" / delivery.job_id / ENCODED
@@ -130,16 +131,16 @@ class Courier:
         )
         log.info("%s: proved: %s", self.destination, proof)
 
-    def _commit(self, delivery: Delivery, archive: ArchiveConfig, files: list[Path]) -> None:
+    def _commit(self, delivery: Delivery, archive: ArchiveConfig, uids: list[Identifiers]) -> None:
         """Ask the archive to commit itself; its report may come at once or to our door."""
         assert isinstance(archive, DimseArchive)  # noqa: S101  # the only kind that has this proof
         transaction_uid, title = new_uid(), archive.ae_title.strip()
         self._store.ask_commitment(transaction_uid, title, self._clock())
         line = line_to(self.destination, archive)
-        report = ask(line, transaction_uid, identifiers(files), COMMIT_WAIT_S)
+        report = ask(line, transaction_uid, uids, COMMIT_WAIT_S)
         report = report or self._reported(transaction_uid)
         if report is not None:
-            self._judge(delivery, archive, report, files)
+            self._judge(delivery, archive, report, uids)
             return
         now = self._clock()
         self._settle(
@@ -158,11 +159,12 @@ class Courier:
         """Read the report that the door took; ask anew when it did not come in time."""
         assert isinstance(archive, DimseArchive)  # noqa: S101  # as above
         files, _ = self._files(delivery)
+        uids = identifiers(files)
         report = self._reported(delivery.transaction_uid or "")
         if report is None:
-            self._commit(delivery, archive, files)
+            self._commit(delivery, archive, uids)
         else:
-            self._judge(delivery, archive, report, files)
+            self._judge(delivery, archive, report, uids)
 
     def _reported(self, transaction_uid: str) -> Report | None:
         """Return what came to our door."""
@@ -170,9 +172,9 @@ class Courier:
         return Report(held=found.held, failed=found.failed) if found else None
 
     def _judge(
-        self, delivery: Delivery, archive: DimseArchive, report: Report, files: list[Path]
+        self, delivery: Delivery, archive: DimseArchive, report: Report, uids: list[Identifiers]
     ) -> None:
-        wanted = {each.sop_uid for each in identifiers(files)}
+        wanted = {each.sop_uid for each in uids}
         if wanted <= report.held:
             self._prove(delivery, f"{archive.ae_title.strip()} commits itself to all of it")
             return
@@ -218,8 +220,7 @@ class Courier:
 
     def _ask_again(self, delivery: Delivery, reason: str) -> None:
         """Let an archive that took the result have time to show it."""
-        if self._is_late(delivery):
-            self._refuse(delivery, f"{reason}; gave up after {self._config.deliver.give_up_h:g} h")
+        if self._gave_up(delivery, reason):
             return
         until = self._clock() + timedelta(seconds=self._delay(delivery.attempts))
         self._settle(
@@ -234,8 +235,7 @@ class Courier:
         self._note_answer()
 
     def _try_later(self, delivery: Delivery, error: TransientError, reason: str) -> None:
-        if self._is_late(delivery):
-            self._refuse(delivery, f"{reason}; gave up after {self._config.deliver.give_up_h:g} h")
+        if self._gave_up(delivery, reason):
             return
         self._put_off(delivery, self._delay(delivery.attempts), reason)
         if isinstance(error, OutOfResources):
@@ -264,9 +264,13 @@ class Courier:
         now = self._clock()
         return self._store.settle_delivery(delivery, event, now, detail=detail, **changes)
 
-    def _is_late(self, delivery: Delivery) -> bool:
-        tried_for = self._clock() - delivery.began_at
-        return tried_for >= timedelta(hours=self._config.deliver.give_up_h)
+    def _gave_up(self, delivery: Delivery, reason: str) -> bool:
+        """Leave a delivery that was tried for long enough to a person."""
+        give_up_h = self._config.deliver.give_up_h
+        is_late = self._clock() - delivery.began_at >= timedelta(hours=give_up_h)
+        if is_late:
+            self._refuse(delivery, f"{reason}; gave up after {give_up_h:g} h")
+        return is_late
 
     def _delay(self, attempts: int) -> float:
         delays = self._config.deliver.retry_delays_s

@@ -7,6 +7,7 @@ What counts is the list in the answer, and then what the archive lists when it i
 from pathlib import Path
 from typing import Any
 
+from app.dicom.dimse import SOP_CLASS_NOT_SUPPORTED, STORED_ALL_THE_SAME
 from app.dicom.encoded import Identifiers
 from app.dicom.multipart import Multipart
 from app.dicom.web import HTTP_NO_CONTENT, HTTP_NOT_FOUND, Answer, Credentials, Web, hint, values
@@ -34,15 +35,6 @@ REASONS = {
 """PS3.4 B.2.3, PS3.18 table I.2-2 and dcm4chee-arc's own."""
 RESOURCES = {0x0213, *range(0xA700, 0xA770), *range(0xA780, 0xA800)}
 """Reasons that pass by themselves (PS3.4 B.2.3); A77x is dcm4chee-arc's word on the object."""
-
-
-UNSUPPORTED_CLASS = 0x0122
-WARNINGS = {
-    0xB000: "it changed elements",
-    0xB006: "it left out elements",
-    0xB007: "it found the data set odd",
-}
-"""PS3.18 table I.2-1: the object is kept."""
 HTTP_UNSUPPORTED_TYPE = 415
 HTTP_UNKNOWN_US = {401, 403}
 """Credentials that ran out are renewed by somebody; until then the archive counts as away."""
@@ -95,7 +87,7 @@ class Dicomweb(Web):
         sentence = f"{self.name}: did not store the object: {words} (reason {reason:04X}H)"
         if reason in RESOURCES:
             return ArchiveUnavailable(sentence)
-        if reason == UNSUPPORTED_CLASS:
+        if reason == SOP_CLASS_NOT_SUPPORTED:
             return FormRefused(sentence)
         return DeliveryRefused(sentence)
 
@@ -121,7 +113,7 @@ def _failures(body: Any) -> dict[str, int]:
 def _warnings(body: Any) -> set[str]:
     """Return what the archive says it did to the objects that it stored."""
     codes = {code for item in values(body, STORED) for code in values(item, WARNING)}
-    return {WARNINGS.get(code, "its reason is not a known one") for code in codes}
+    return {STORED_ALL_THE_SAME.get(code, "its reason is not a known one") for code in codes}
 
 
 def _uids(body: Any, tag: str) -> set[str]:

@@ -89,6 +89,16 @@ _WORDS = {
 }
 
 
+SOP_CLASS_NOT_SUPPORTED = 0x0122
+"""An archive's word on an object of ours (PS3.7 Annex C, PS3.18 table I.2-2)."""
+STORED_ALL_THE_SAME = {
+    0xB000: "it changed elements",
+    0xB006: "it left out elements",
+    0xB007: "it found the data set odd",
+}
+"""An archive's warnings, in words (PS3.4 table B.2-1, PS3.18 table I.2-1): the object is kept."""
+
+
 def printable(ae_title: str) -> str:
     """Return a peer's AE title fit for a log line: printable ASCII, at most 16 characters."""
     return "".join(c if " " < c <= "~" else "?" for c in ae_title.strip()[:16])

@@ -9,19 +9,12 @@ from typing import Literal
 from app.dicom import command as dimse
 from app.dicom.association import Association, Proposal
 from app.dicom.calling import Line, answer
+from app.dicom.dimse import SOP_CLASS_NOT_SUPPORTED, STORED_ALL_THE_SAME
 from app.dicom.encoded import Identifiers
 from app.dicom.part10 import Part10, read_part10
 from app.dicom.query import FIND, MEDIUM, PLAIN, search
 from app.errors import ArchiveRefused, DeliveryRefused, FormRefused, NodeError, NotShownYet
 
-WARNINGS = {
-    0xB000: "it changed elements",
-    0xB006: "it left out elements",
-    0xB007: "it found the data set odd",
-}
-"""PS3.4 table B.2-1: the object is kept."""
-
-UNSUPPORTED_CLASS = 0x0122
 REASONS = {
     0x0111: "it has another object of this UID",
     0x0117: "it does not take the UID",
@@ -62,15 +55,16 @@ def _send(line: Line, files: Sequence[Path], proof: Proof) -> str:
         listed = held if held is None else _held(line, association, uids)
     warnings = "".join(f", with a warning: {words}" for words in sorted({*told} - {""}))
     if listed is None:
-        return f"answered C-STORE of {_objects(uids)} with success{warnings}"
+        return f"answered C-STORE of {all_of(uids)} with success{warnings}"
     missing = sorted({each.sop_uid for each in uids} - listed)
     if missing:
         raise NotShownYet(f"{line.peer.name}: does not list {', '.join(missing)} (yet)")
     before = f", {len(held or ())} of them before this try" if held else ""
-    return f"lists {_objects(uids)} (C-FIND){before}{warnings}"
+    return f"lists {all_of(uids)} (C-FIND){before}{warnings}"
 
 
-def _objects(uids: Sequence[Identifiers]) -> str:
+def all_of(uids: Sequence[Identifiers]) -> str:
+    """Return what stands in a receipt for so many objects."""
     return "the object" if len(uids) == 1 else f"all {len(uids)} objects"
 
 
@@ -105,9 +99,9 @@ def _store(line: Line, association: Association, file: Path, part: Part10) -> st
     with _mapped(file, part.dataset_at) as dataset:
         message_id = association.request(context, dimse.C_STORE_RQ, dataset, extra)
     said, _ = answer(association, dimse.C_STORE_RQ, message_id)
-    if said.status and said.status not in WARNINGS:
+    if said.status and said.status not in STORED_ALL_THE_SAME:
         raise _refused(line, said.status)
-    return WARNINGS.get(said.status, "")
+    return STORED_ALL_THE_SAME.get(said.status, "")
 
 
 @contextmanager
@@ -125,7 +119,7 @@ def _mapped(file: Path, start: int) -> Iterator[memoryview]:
 
 def _refused(line: Line, status: int) -> NodeError:
     """Busy passes by itself; anything else is the archive's word on the object."""
-    if status == UNSUPPORTED_CLASS:
+    if status == SOP_CLASS_NOT_SUPPORTED:
         return FormRefused(f"{line.peer.name}: does not support the SOP class (status 0122H)")
     words = REASONS.get(status)
     if words is None and status >> 12 == 0xC:  # noqa: PLR2004  # PS3.4 table B.2-1

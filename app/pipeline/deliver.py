@@ -19,7 +19,7 @@ from app.dicom.dicomweb import Dicomweb
 from app.dicom.encoded import Identifiers
 from app.dicom.folder import FolderStore
 from app.dicom.part10 import patient_id, read_part10
-from app.dicom.send import send
+from app.dicom.send import all_of, send
 from app.errors import (
     ArchiveUnavailable,
     DeliveryRefused,
@@ -60,7 +60,7 @@ def deliver(
     match archive:
         case FolderArchive():
             FolderStore(name, archive.path).store(files, uids)
-            told = f"{archive.path} lists {_objects(uids)}"
+            told = f"{archive.path} lists {all_of(uids)}"
         case FilesArchive():
             named = {f"{each.sop_uid}.dcm": file for each, file in zip(uids, files, strict=True)}
             _copy(named | dict(tables), name, archive.path)
@@ -80,10 +80,6 @@ def _are_there(files: Sequence[Path]) -> None:
         raise ResultRejected(
             f"{', '.join(missing)} is not in the job's folder; `retry` the job with `--from infer`"
         )
-
-
-def _objects(uids: Sequence[Identifiers]) -> str:
-    return "the object" if len(uids) == 1 else f"all {len(uids)} objects"
 
 
 def _copy(files: Mapping[str, Path], name: str, folder: Path) -> None:
@@ -112,7 +108,7 @@ def _send(
         raise NotShownYet(f"{name}: does not list {', '.join(missing)} (yet)")
     before = f", {sent.count(False)} of them before this try" if not all(sent) else ""
     warned = "".join(f", with a warning: {each}" for each in warnings)
-    return f"{archive.url} lists {_objects(uids)} (QIDO-RS){before}{warned}"
+    return f"{archive.url} lists {all_of(uids)} (QIDO-RS){before}{warned}"
 
 
 def _send_one(client: Dicomweb, file: Path, uids: Identifiers) -> bool:

@@ -23,9 +23,6 @@ from app.results.result import Labels, Result
 
 log = logging.getLogger(__name__)
 
-SEG = "encode/seg.dcm"
-"""Where a job's segmentation is, inside the job's folder."""
-
 BINARY = Kind(type=hd.seg.SegmentationTypeValues.BINARY, form=Form.SEG)
 _MAX_BYTES = 2**32 - 2
 
