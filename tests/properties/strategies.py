@@ -4,7 +4,7 @@ Independent of the code under test: positions come from DICOM's own equation (PS
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,16 @@ def spoil(ds: Dataset, keyword: str, value: bytes) -> None:
     """Put bytes into an element that pydicom would never write there."""
     tag = Tag(keyword)
     ds[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
+
+
+def spoiled(values: Mapping[str, bytes]) -> Edit:
+    """Return the edit that does so with several elements."""
+
+    def edit(ds: Dataset, _: int) -> None:
+        for keyword, value in values.items():
+            spoil(ds, keyword, value)
+
+    return edit
 
 
 def axial(shape: tuple[int, int, int] = (4, 5, 6), spacing: Sequence[float] = (2, 1, 1)) -> Any:

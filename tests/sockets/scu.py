@@ -74,6 +74,21 @@ def _pixel_data(kind: UID, pixels: bytes) -> bytes:
 
 
 @contextmanager
+def released(assoc: Association) -> Iterator[Association]:
+    """Release an association at the end unless it ended before."""
+    connection = assoc.dul.socket.socket
+    try:
+        yield assoc
+    finally:
+        if assoc.is_established:
+            assoc.release()
+        if assoc.ident is not None:  # a rejected one has never run
+            assoc.join(assoc.acse_timeout)
+        if connection is not None:
+            connection.close()  # which the library forgets when the peer was faster
+
+
+@contextmanager
 def associated(
     port: int,
     objects: Sequence[Made] = (),
@@ -87,15 +102,8 @@ def associated(
     wanted = dict.fromkeys([*contexts, *((each.sop_class, each.syntax) for each in objects)])
     proposals = [build_context(sop_class, syntax) for sop_class, syntax in wanted]
     assoc = ae.associate("127.0.0.1", port, contexts=proposals, ae_title="MARGINALIA")
-    connection = assoc.dul.socket.socket
-    try:
+    with released(assoc):
         yield assoc
-    finally:
-        if assoc.is_established:
-            assoc.release()
-        assoc.join(30)
-        if connection is not None:
-            connection.close()  # which the library forgets when the peer was faster
 
 
 def send(

@@ -18,7 +18,7 @@ from pynetdicom.events import Event
 from pynetdicom.sop_class import MRImageStorage, StorageCommitmentPushModel
 
 from tests.sockets.doors import Door
-from tests.sockets.scu import Made, images, new_study, statuses
+from tests.sockets.scu import Made, images, new_study, released, statuses
 from tests.waiting import wait_until
 
 WELL_KNOWN = "1.2.840.10008.1.20.1.1"
@@ -46,14 +46,8 @@ class Archive:
         ae.add_requested_context(StorageCommitmentPushModel)
         handlers = [(evt.EVT_N_EVENT_REPORT, self.on_report)]
         assoc = ae.associate("127.0.0.1", door.port, ae_title="MARGINALIA", evt_handlers=handlers)
-        connection = assoc.dul.socket.socket
-        try:
+        with released(assoc):
             yield assoc
-        finally:
-            if assoc.is_established:
-                assoc.release()
-            assoc.join(10)
-            connection.close()
 
     @contextmanager
     def listening(self) -> Iterator[int]:

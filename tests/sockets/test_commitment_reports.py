@@ -29,6 +29,7 @@ from tests.sockets import hostile
 from tests.sockets.doors import Door
 from tests.sockets.faulty import Call, Faulty, running
 from tests.sockets.hostile import even, us
+from tests.sockets.scu import released
 from tests.waiting import wait_until
 
 WELL_KNOWN = "1.2.840.10008.1.20.1.1"
@@ -282,14 +283,8 @@ def calling(port: int, ae_title: str = "ARCHIVE") -> Iterator[Association]:
     ae.add_requested_context(StorageCommitmentPushModel)
     role = build_role(StorageCommitmentPushModel, scp_role=True)
     assoc = ae.associate("127.0.0.1", port, ae_title="MARGINALIA", ext_neg=[role])
-    connection = assoc.dul.socket.socket
-    try:
+    with released(assoc):
         yield assoc
-    finally:
-        if assoc.is_established:
-            assoc.release()
-        assoc.join(10)
-        connection.close()
 
 
 def report_to(assoc: Association, ds: Dataset, event: int = ALL_HELD) -> int:

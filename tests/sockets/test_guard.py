@@ -20,7 +20,7 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 
 from tests.sockets.doors import Door
-from tests.sockets.scu import Made, associated, image, new_study, send
+from tests.sockets.scu import Made, associated, image, new_study, released, send
 from tests.waiting import wait_until
 
 CROWD = 200
@@ -41,16 +41,8 @@ def from_address(door: Door, address: str) -> Iterator[Association]:
     ae = AE("PEER")
     ae.add_requested_context(Verification)
     assoc = ae.associate("127.0.0.1", door.port, ae_title="MARGINALIA", bind_address=(address, 0))
-    connection = assoc.dul.socket.socket
-    try:
+    with released(assoc):
         yield assoc
-    finally:
-        if assoc.is_established:
-            assoc.release()
-        if assoc.ident is not None:  # a rejected one has never run
-            assoc.join(10)
-        if connection is not None:
-            connection.close()
 
 
 def echo_s(door: Door) -> float:

@@ -7,7 +7,6 @@ see of them and what encoders get (test_enhanced_headers.py), and multi-frame ob
 functional groups, which stay refused (test_odd_series.py).
 """
 
-import shutil
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +33,7 @@ from app.dicom.headers import read_headers
 from app.dicom.volume import build_volume, load, save
 from app.errors import IncompleteSeries, StudyError, UnreadableDicom, UnsupportedGeometry
 from app.pipeline.gates import refusals
+from tests.peers import require
 from tests.properties.enhanced import (
     FRAMES,
     ORDER,
@@ -59,11 +59,12 @@ UNSEEN = {
 """What is refused for what no gate asks: what values mean, and the pixels."""
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dicom3tools")
+@pytest.mark.dciodvfy
 @pytest.mark.parametrize("modality", ["CT", "MR"])
 @pytest.mark.parametrize("shared", [True, False])
 def test_the_objects_of_these_tests_are_valid(tmp_path: Path, modality: str, shared: bool) -> None:
     """Dciodvfy, which knows nothing of this program, finds no error in them."""
+    require("dciodvfy")
     paths = write_enhanced(tmp_path, *axial(), ORDER, modality=modality, shared=shared)
     found = subprocess.run(["dciodvfy", str(paths[0])], capture_output=True, text=True, check=False)
     assert f"Enhanced{modality}Image" in found.stderr

@@ -13,11 +13,11 @@ from pydicom.dataset import Dataset
 
 from app.results.forms import Form
 from app.results.report import encode_report
-from tests.properties.strategies import spoil
+from tests.properties.strategies import spoiled
 from tests.unit.encoding import Case, as_bytes
 from tests.unit.reporting import LIVER, card, found, measure
 from tests.unit.test_encode import poor
-from tests.unit.test_sources import ODD
+from tests.unit.test_sources import AS_SENT, ODD, assert_as_sent
 
 
 def report(case: Case) -> Dataset:
@@ -28,23 +28,8 @@ def report(case: Case) -> Dataset:
 
 def test_patient_and_study_keep_their_bytes(tmp_path: Path) -> None:
     """Names in a wrong or broken character set reach the archive as they came."""
-    as_sent = {
-        "SpecificCharacterSet": b"\\ISO 2022 IR 87",
-        "PatientName": b"PHANTOM^\x1b$B;3ED\x1b(B=\xff\xfe^\x81 ",
-        "PatientID": b" P-\xe4\xf6\x00",
-        "StudyDescription": b"Sch\xe4del ",
-        "AccessionNumber": b"A\xdf",
-    }
-
-    def edit(ds: Dataset, _: int) -> None:
-        for keyword, value in as_sent.items():
-            spoil(ds, keyword, value)
-
-    read_back = pydicom.dcmread(BytesIO(as_bytes(report(Case(tmp_path, edit)))))
-    for keyword, value in as_sent.items():
-        if keyword != "SpecificCharacterSet":  # read already, to decode the others
-            assert read_back.get_item(keyword).value == value
-    assert list(read_back.SpecificCharacterSet) == ["", "ISO 2022 IR 87"]
+    encoded = as_bytes(report(Case(tmp_path, spoiled(AS_SENT))))
+    assert_as_sent(pydicom.dcmread(BytesIO(encoded)))
 
 
 def test_a_poor_header_is_enough(tmp_path: Path) -> None:
@@ -56,12 +41,7 @@ def test_a_poor_header_is_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_header_is_no_hindrance(tmp_path: Path, name: str) -> None:
     """Neither for the report nor, as warnings are errors here, for a log without names."""
-
-    def edit(ds: Dataset, _: int) -> None:
-        for keyword, value in ODD[name][0].items():
-            spoil(ds, keyword, value)
-
-    encoded = report(Case(tmp_path, edit))
+    encoded = report(Case(tmp_path, spoiled(ODD[name][0])))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # identity is written as it came
         assert as_bytes(encoded)

@@ -12,7 +12,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from app.dicom.series import tolerant
-from tests.properties.strategies import STUDY_UID, spoil
+from tests.properties.strategies import STUDY_UID, spoil, spoiled
 from tests.unit.encoding import Case
 
 ODD: dict[str, tuple[dict[str, bytes], dict[str, str]]] = {
@@ -35,16 +35,29 @@ ODD: dict[str, tuple[dict[str, bytes], dict[str, str]]] = {
 }
 
 
+AS_SENT = {
+    "SpecificCharacterSet": b"\\ISO 2022 IR 87",
+    "PatientName": b"PHANTOM^\x1b$B;3ED\x1b(B=\xff\xfe^\x81 ",
+    "PatientID": b" P-\xe4\xf6\x00",
+    "StudyDescription": b"Sch\xe4del ",
+    "AccessionNumber": b"A\xdf",
+}
+"""Elements of patient and study in a wrong or broken character set."""
+
+
+def assert_as_sent(ds: Dataset) -> None:
+    """Check that a result has the bytes of `AS_SENT`."""
+    for keyword, value in AS_SENT.items():
+        if keyword != "SpecificCharacterSet":  # read already, to decode the others
+            assert ds.get_item(keyword).value == value
+    assert list(ds.SpecificCharacterSet) == ["", "ISO 2022 IR 87"]
+
+
 @pytest.mark.parametrize("name", ODD)
 def test_odd_headers_are_mended_for_the_result(tmp_path: Path, name: str) -> None:
     """What highdicom or the standard would refuse is put right or left out; the SEG is made."""
     odd, expected = ODD[name]
-
-    def edit(ds: Dataset, _: int) -> None:
-        for keyword, value in odd.items():
-            spoil(ds, keyword, value)
-
-    path = Case(tmp_path, edit).write()
+    path = Case(tmp_path, spoiled(odd)).write()
     with tolerant(path):
         seg = pydicom.dcmread(path)
     for keyword, value in expected.items():
@@ -53,23 +66,8 @@ def test_odd_headers_are_mended_for_the_result(tmp_path: Path, name: str) -> Non
 
 def test_patient_and_study_keep_their_bytes(tmp_path: Path) -> None:
     """Names in a wrong or broken character set reach the archive as they came."""
-    as_sent = {
-        "SpecificCharacterSet": b"\\ISO 2022 IR 87",
-        "PatientName": b"PHANTOM^\x1b$B;3ED\x1b(B=\xff\xfe^\x81 ",
-        "PatientID": b" P-\xe4\xf6\x00",
-        "StudyDescription": b"Sch\xe4del ",
-        "AccessionNumber": b"A\xdf",
-    }
-
-    def edit(ds: Dataset, _: int) -> None:
-        for keyword, value in as_sent.items():
-            spoil(ds, keyword, value)
-
-    seg = pydicom.dcmread(Case(tmp_path, edit).write())
-    for keyword, value in as_sent.items():
-        if keyword != "SpecificCharacterSet":  # read already, to decode the others
-            assert seg.get_item(keyword).value == value
-    assert list(seg.SpecificCharacterSet) == ["", "ISO 2022 IR 87"]
+    seg = pydicom.dcmread(Case(tmp_path, spoiled(AS_SENT)).write())
+    assert_as_sent(seg)
     assert seg.StudyInstanceUID == STUDY_UID
 
 
