@@ -55,6 +55,13 @@ def state_of(node: Node, job_id: str, destination: str) -> str:
     return str(found[destination].state)
 
 
+def at_pacs(node: Node) -> int:
+    """Return how many jobs' results are proved to be in the archive."""
+    with node.store() as store:
+        proved = store.deliveries(states=[DeliveryState.PROVED])
+    return sum(each.destination == "pacs" for each in proved)
+
+
 def test_each_destination_goes_its_own_way(tmp_path: Path) -> None:
     """One has it, one waits for a person, one is away; studies come in all the while."""
     first, second = phantom(tmp_path / "1", 91), phantom(tmp_path / "2", 92)
@@ -99,6 +106,7 @@ def test_each_destination_goes_its_own_way(tmp_path: Path) -> None:
             assert "to clinic (seg, sr): proved" in told
             assert "to pacs (seg, sr): proved" in told
             assert "HTTP 503" in told
+            wait_until(lambda: at_pacs(node) == 2, 60, "the second study's results")
             posts = len(pacs.posts)
             node.command("resend", job.id, "--to", "pacs")
             wait_until(lambda: state_of(node, job.id, "pacs") == "proved", 20, "the second time")

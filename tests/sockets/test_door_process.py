@@ -29,11 +29,16 @@ def test_a_port_in_use_is_named_with_what_to_do(tmp_path: Path) -> None:
 def test_the_end_does_not_wait_for_idle_peers(tmp_path: Path) -> None:
     """SIGTERM with an open association and a silent connection: a clean end at once."""
     made = image(new_study())
-    with Door(tmp_path) as door, door.start().connect(), associated(door.port, [made]) as assoc:
+    limits = {"associate_s": 60}
+    with (
+        Door(tmp_path, limits=limits) as door,
+        door.start().connect(),
+        associated(door.port, [made]) as assoc,
+    ):
         assert send(assoc, made)[0] == 0
         assert door.process is not None
         door.process.terminate()
-        assert door.wait(5) == 0
+        assert door.wait(30) == 0
         assert len(door.rows(made.study_uid)) == 1
         assert door.store.study(made.study_uid).released_at is not None
 
@@ -45,7 +50,7 @@ def test_the_door_ends_with_its_parent(tmp_path: Path) -> None:
         assert process is not None
         assert process.stdin is not None
         process.stdin.close()
-        assert door.wait(5) == 0
+        assert door.wait() == 0
 
 
 def test_a_damaged_job_log_is_our_fault_and_no_success(tmp_path: Path) -> None:

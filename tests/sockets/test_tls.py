@@ -211,8 +211,12 @@ def test_a_file_that_cannot_be_used_is_named(
 
 def test_the_end_does_not_wait_for_tls_peers(site: Site, tmp_path: Path) -> None:
     """A connection in the middle of its handshake, and SIGTERM."""
-    with Door(tmp_path, tls=site.settings) as door, door.start().connect() as silent:
+    limits = {"associate_s": 60}
+    with (
+        Door(tmp_path, tls=site.settings, limits=limits) as door,
+        door.start().connect() as silent,
+    ):
         silent.sendall(b"\x16\x03\x01")
         assert door.process is not None
         door.process.terminate()
-        assert door.wait(5) == 0
+        assert door.wait(30) == 0
