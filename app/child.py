@@ -66,21 +66,36 @@ def leave(code: int) -> NoReturn:
 
 
 def _stop_event() -> threading.Event:
+    """Return what is set when the process is to end.
+
+    No handler of Python's sets it: that runs in the main thread once it wakes up, which a signal
+    taken by another thread does not do, and while the main thread may hold the event's own lock.
+    What C writes to the pipe at that moment is read by a thread of ours.
+    """
     stop = threading.Event()
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
+        signal.signal(number, lambda _number, _frame: None)
     # the parent may have blocked them before it started us
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     mode = os.fstat(STDIN).st_mode
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
-        threading.Thread(target=_await_end_of_input, args=(stop,), daemon=True).start()
+        threading.Thread(target=_await_end_of_input, args=(tell,), daemon=True).start()
+    threading.Thread(target=_await_word, args=(told, stop), daemon=True).start()
     return stop
 
 
-def _await_end_of_input(stop: threading.Event) -> None:
+def _await_word(told: int, stop: threading.Event) -> None:
+    os.read(told, 1)
+    stop.set()
+
+
+def _await_end_of_input(tell: int) -> None:
     while os.read(STDIN, 1024):
         pass
-    stop.set()
+    os.write(tell, b"\0")
 
 
 def _keep_memory_together() -> None:
