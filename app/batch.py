@@ -18,6 +18,7 @@ from app.dicom.series import read_header
 from app.errors import DONE, INPUT_WRONG, NODE_WRONG, ConfigError, StudyError, UnreadableDicom
 from app.installed import install, start_crew
 from app.node import Node
+from app.results.forms import Form
 from app.runner import now
 from app.signals import on_stop
 from app.store.jobs import InstanceRow, Job, State
@@ -29,13 +30,15 @@ OUTPUT = "output"
 UNSETTLED = State.QUEUED, State.RUNNING, State.WAITING, State.DELIVERING
 
 
-def run_batch(config: Config, source: Path, output: Path, models: Path | None) -> int:
+def run_batch(
+    config: Config, source: Path, output: Path, models: Path | None, forms: tuple[Form, ...]
+) -> int:
     """Read every study under `source`, write results to `output`; return the exit status."""
     if not source.is_dir():
         raise ConfigError(f"{source}: is not a folder; give the input folder with -i")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="marginalia-")))
-        config = _for_batch(config, scratch, output)
+        config = _for_batch(config, scratch, output, forms)
         installed = install(config, models)
         store = Store.open(scratch / "node.db")
         stack.callback(store.close)
@@ -59,7 +62,8 @@ def run_batch(config: Config, source: Path, output: Path, models: Path | None) -
         return NODE_WRONG if stopped.is_set() else _verdict(store, studies, unreadable)
 
 
-def _for_batch(config: Config, scratch: Path, output: Path) -> Config:
+def _for_batch(config: Config, scratch: Path, output: Path, forms: tuple[Form, ...]) -> Config:
+    results = FilesArchive(kind="files", path=output.resolve(), accepts=forms)
     only = {"deliver_to": (Destination(archive=OUTPUT),)}
     routes = [route.model_copy(update=only) for route in config.routes]
     return config.model_copy(
@@ -68,7 +72,7 @@ def _for_batch(config: Config, scratch: Path, output: Path) -> Config:
             "assemble": Assemble(settle_s=0),
             "jobs": Jobs(attempts=1),
             "deliver": Deliver(give_up_h=0),
-            "archives": {OUTPUT: FilesArchive(kind="files", path=output.resolve())},
+            "archives": {OUTPUT: results},
             "routes": tuple(routes),
         }
     )

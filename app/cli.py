@@ -18,6 +18,7 @@ from app.dicom.encoded import is_uid
 from app.errors import DONE, INPUT_WRONG, NODE_WRONG, ConfigError, NodeError, StudyError
 from app.log import set_up
 from app.pipeline import JOB_STAGES
+from app.results.forms import Form
 from app.store.jobs import State, StudyState
 from app.store.store import Store
 from app.story import story_of
@@ -67,6 +68,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("-i", "--input", type=Path, help="else HOLOSCAN_INPUT_PATH")
     run.add_argument("-o", "--output", type=Path, help="else HOLOSCAN_OUTPUT_PATH")
     run.add_argument("-m", "--models", type=Path, help="else HOLOSCAN_MODEL_PATH")
+    run.add_argument(
+        "--forms", default="seg,sr", help="what is made, as seg,sr,csv (default: seg,sr)"
+    )
     check = add("check", _check, "check app.yaml, the models and, if asked, all peers", asks=True)
     check.add_argument("--connect", action="store_true", help="ask every archive and peer")
     explain = add("explain", _explain, "say which routes take a study, and why", asks=True)
@@ -88,7 +92,10 @@ def parser() -> argparse.ArgumentParser:
         ("cancel", _cancel, "cancel a job"),
     ):
         sub = add(name, command, words, asks=True)
-        sub.add_argument("id", help="job id or study UID")
+        if name == "show":
+            sub.add_argument("id", nargs="?", help="job id or study UID; else the newest job")
+        else:
+            sub.add_argument("id", help="job id or study UID")
         if name == "retry":
             sub.add_argument("--from", dest="stage", choices=JOB_STAGES, help="this stage, anew")
     cli_deliver.add_commands(add)
@@ -120,7 +127,14 @@ def _run(args: argparse.Namespace, config: Config) -> int:
     source = _folder(args.input, "HOLOSCAN_INPUT_PATH", "input")
     output = _folder(args.output, "HOLOSCAN_OUTPUT_PATH", "output")
     models = args.models or os.environ.get("HOLOSCAN_MODEL_PATH")
-    return run_batch(config, source, output, Path(models) if models else None)
+    return run_batch(config, source, output, Path(models) if models else None, _forms(args.forms))
+
+
+def _forms(names: str) -> tuple[Form, ...]:
+    wrong = [name for name in names.split(",") if name not in {*Form}]
+    if wrong:
+        raise StudyError(f"--forms: {wrong[0]!r} is none of {', '.join(Form)}")
+    return tuple(dict.fromkeys(Form(name) for name in names.split(",")))
 
 
 def _folder(given: Path | None, variable: str, default: str) -> Path:
@@ -214,6 +228,7 @@ def _studies(args: argparse.Namespace, config: Config) -> int:
 
 def _show(args: argparse.Namespace, config: Config) -> int:
     with job_log(config) as store:
+        args.id = args.id or _newest(store)
         if "." in args.id:  # a UID; the names of jobs have no dots
             study_uid, jobs = args.id, store.jobs(study_uid=args.id)
         else:
@@ -226,6 +241,13 @@ def _show(args: argparse.Namespace, config: Config) -> int:
         story = story_of(store, study_uid, jobs) | {"remotes": remotes}
     answer(args, story, show.story(story))
     return DONE
+
+
+def _newest(store: Store) -> str:
+    jobs = store.jobs(limit=1)
+    if not jobs:
+        raise StudyError("there is no job yet; `studies` lists what was received")
+    return jobs[0].id
 
 
 def _retry(args: argparse.Namespace, config: Config) -> int:

@@ -184,3 +184,21 @@ def test_keys_are_found_at_every_depth() -> None:
 def test_a_word_counts_as_named_only_as_code(text: str, lacking: list[str]) -> None:
     """The whole word, or the last part of a dotted one, between backquotes."""
     assert missing(["door.port", "serve"], text) == lacking
+
+
+def test_every_link_inside_the_readme_leads_somewhere() -> None:
+    """An anchor is a heading in small letters, with hyphens for spaces and no other signs."""
+    text = README.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+    links = {*re.findall(r"\]\(#([^)]+)\)", text)}
+    assert links, "no link is found any more"
+    assert not links - anchors, f"no heading for: {sorted(links - anchors)}"
+
+
+def test_every_file_that_the_readme_links_to_is_there() -> None:
+    """Paths are relative to the README."""
+    text = README.read_text(encoding="utf-8")
+    paths = {*re.findall(r"\]\(([\w./-]+)\)", text)}
+    assert paths, "no link is found any more"
+    assert not [each for each in paths if not (README.parent / each).exists()]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.store.store import Store
 from tests.node import SETTINGS, Node
 
 
@@ -66,3 +67,19 @@ def test_questions_to_a_node_that_never_ran_are_answered(tmp_path: Path) -> None
     asked = Node(tmp_path).command("jobs", check=False)
     assert asked.returncode == 1
     assert "there is no job log here" in asked.stderr
+
+
+def test_a_form_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    """Before anything is read, with those that there are."""
+    asked = Node(tmp_path).command("run", "-i", str(tmp_path), "--forms", "seg,pdf", check=False)
+    assert asked.returncode == 1
+    assert "'pdf' is none of seg," in asked.stderr
+
+
+def test_show_without_a_job_says_so(tmp_path: Path) -> None:
+    """The newest job is shown where none is named; here is none."""
+    node = Node(tmp_path)
+    Store.open(node.data / "node.db").close()
+    asked = node.command("show", check=False)
+    assert asked.returncode == 1
+    assert "there is no job yet" in asked.stderr
