@@ -1,7 +1,8 @@
 """What the processes that the node starts have in common: arguments, readiness, their end.
 
-They print one JSON line on standard output when they are ready, and end on SIGTERM, on SIGINT, and
-when the pipe that the node holds as their standard input is closed.
+They print one JSON line on standard output when they are ready and one every second from then on,
+so that one that is stopped or hangs is noticed. They end on SIGTERM, on SIGINT, and when the pipe
+that the node holds as their standard input is closed.
 """
 
 import argparse
@@ -24,11 +25,16 @@ from app.log import set_up
 
 log = logging.getLogger(__name__)
 
-STDIN = 0
+STDIN, STDOUT = 0, 1
+BEAT_S = 1.0
 M_ARENA_MAX = -8  # malloc.h
 
 Serve = Callable[[Path, Path, threading.Event], None]
 """Takes app.yaml, the data folder and the event on which to end."""
+
+Pulse = Callable[[], Mapping[str, Any]]
+"""Returns what a process says of itself every second: `ages`, seconds since each of its loops last
+turned, and `counts`, what happened since its start."""
 
 
 def run(module: str, words: str, serve: Serve, argv: list[str] | None = None) -> int:
@@ -52,10 +58,24 @@ def run(module: str, words: str, serve: Serve, argv: list[str] | None = None) ->
     return 2
 
 
-def ready(told: Mapping[str, Any]) -> None:
-    """Tell the node that the process does its work now."""
-    sys.stdout.write(json.dumps(told) + "\n")
-    sys.stdout.flush()
+def ready(told: Mapping[str, Any], pulse: Pulse) -> None:
+    """Tell the node that the process does its work now, and from then on how it is."""
+    _tell(told)
+    threading.Thread(target=_beat, args=(pulse,), name="beat", daemon=True).start()
+
+
+def _beat(pulse: Pulse) -> None:
+    pause = threading.Event()
+    with suppress(OSError):  # nobody listens any more
+        while not pause.wait(BEAT_S):
+            _tell(pulse())
+
+
+def _tell(told: Mapping[str, Any]) -> None:
+    # past the buffer of sys.stdout, whose lock a full pipe would keep from everybody
+    line = json.dumps(told).encode() + b"\n"
+    while line:
+        line = line[os.write(STDOUT, line) :]
 
 
 def leave(code: int) -> NoReturn:

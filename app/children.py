@@ -1,12 +1,21 @@
-"""Door and fetcher as the node sees them: child processes that are started, watched and ended."""
+"""Door and fetcher as the node sees them: child processes that are started, watched and ended.
+
+A child says every second how it is. One that says nothing for a minute hangs: it is killed, and
+started again as one that died.
+"""
 
 import json
 import logging
+import os
+import select
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +31,24 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 """Before a child that ended is started again: twice as long each time, unless it …"""
 WELL_S = 60.0
 """… ran so long."""
+HUNG_S = 60.0
+"""After so long without a word it is killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """How a child is, as far as it said."""
+
+    alive: bool = False
+    starts: int = 0
+    ended: str = ""
+    """How the last process ended; empty while none has."""
+    heard_at: float = 0.0
+    """When it last said something, by the monotonic clock."""
+    ages: Mapping[str, float] = field(default_factory=dict)
+    """Seconds since each of its loops had last turned when it said so."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What happened since its start."""
 
 
 class Child:
@@ -30,12 +57,14 @@ class Child:
     def __init__(
         self, name: str, module: str, *, config_path: Path, data: Path, on_ready: OnReady
     ) -> None:
-        self._name = name
+        self.name = name
+        self.vitals = Vitals()
         self._command = [
             *(sys.executable, "-m", module),
             *("--config", str(config_path), "--data", str(data)),
         ]
         self._on_ready = on_ready
+        self._lock = threading.Lock()
         self._closing = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher = threading.Thread(target=self._watch, name=f"{name} watcher", daemon=True)
@@ -43,7 +72,7 @@ class Child:
     def open(self) -> None:
         """Start it; ConfigError when it cannot do what it is told to."""
         if not self._start():
-            raise ConfigError(f"the {self._name} did not start; its own message above says why")
+            raise ConfigError(f"the {self.name} did not start; its own message above says why")
         self._watcher.start()
 
     def close(self) -> None:
@@ -61,28 +90,66 @@ class Child:
 
     def _start(self) -> bool:
         # It lives as long as its standard input is open: it ends with the node, however that ends.
-        self._process = subprocess.Popen(  # noqa: S603  # our own module, no shell
+        self._process = process = subprocess.Popen(  # noqa: S603  # our own module, no shell
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,  # what was read too much would be hidden from poll
             start_new_session=True,
         )
-        assert self._process.stdout is not None  # noqa: S101  # for the type checker
-        line = self._process.stdout.readline()
+        assert process.stdout is not None  # noqa: S101  # for the type checker
+        line = process.stdout.readline()
         if line:
-            self._on_ready(self._process.pid, json.loads(line))
+            now, starts = time.monotonic(), self.vitals.starts + 1
+            self._note(alive=True, starts=starts, heard_at=now, ages={}, counts={})
+            threading.Thread(
+                target=self._listen, args=(process,), name=f"{self.name} listener", daemon=True
+            ).start()
+            self._on_ready(process.pid, json.loads(line))
         return bool(line)
+
+    def _listen(self, process: "subprocess.Popen[bytes]") -> None:
+        """Take what it says; kill it when it says nothing for too long."""
+        assert process.stdout is not None  # noqa: S101  # for the type checker
+        said, heard = process.stdout.fileno(), b""
+        poll = select.poll()
+        poll.register(said, select.POLLIN)
+        with process.stdout:
+            while True:
+                if not poll.poll(HUNG_S * 1000):
+                    log.error("the %s hangs: no word for %g s; it is killed", self.name, HUNG_S)
+                    process.kill()
+                    continue
+                chunk = os.read(said, 65536)
+                if not chunk:
+                    return
+                *lines, heard = (heard + chunk).split(b"\n")
+                for line in lines:
+                    self._note(heard_at=time.monotonic(), **json.loads(line))
+
+    def _note(self, **told: Any) -> None:
+        with self._lock:
+            self.vitals = replace(self.vitals, **told)
 
     def _watch(self) -> None:
         pause_s, began = FIRST_PAUSE_S, time.monotonic()
         while self._process is not None:
             code = self._process.wait()
+            self._note(alive=False, ended=_in_words(code))
             if self._closing.is_set():
                 return
             if time.monotonic() - began > WELL_S:
                 pause_s = FIRST_PAUSE_S
-            log.error("the %s ended with status %d and is started again", self._name, code)
+            log.error("the %s ended with status %d and is started again", self.name, code)
             while not self._closing.wait(pause_s) and not self._start():
-                log.error("the %s did not start; trying again", self._name)
+                log.error("the %s did not start; trying again", self.name)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             pause_s, began = min(2 * pause_s, LONGEST_PAUSE_S), time.monotonic()
+
+
+def _in_words(code: int) -> str:
+    if code >= 0:
+        return f"ended with status {code}"
+    with suppress(ValueError):
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"was ended by signal {-code}"

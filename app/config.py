@@ -20,6 +20,7 @@ from app.config_door import Door, Strict
 from app.config_retain import Retain
 from app.config_routes import NAME, Route
 from app.config_sources import Source
+from app.config_web import Web
 from app.errors import ConfigError
 
 
@@ -108,6 +109,9 @@ class Config(Strict):
     jobs: Jobs = Field(default_factory=Jobs, description="how jobs are kept alive")
     retain: Retain = Field(default_factory=Retain, description="how long things are kept")
     deliver: Deliver = Field(default_factory=Deliver, description="how results are sent")
+    web: Web | None = Field(
+        None, description="where health and metrics are served; none unless given"
+    )
     archives: dict[Annotated[str, Field(pattern=NAME)], ArchiveConfig] = Field(
         min_length=1, description="where results go, by name"
     )

@@ -104,11 +104,12 @@ def _say(words: str) -> None:
 
 
 def _settings(archive: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what app.yaml says, but for the port and the archive."""
+    """Return what app.yaml says, but for the ports and the archive."""
     shipped: dict[str, Any] = yaml.safe_load(DEFAULT_PATH.read_text(encoding="utf-8"))["node"]
     changes = {
         "archives": {"local": dict(archive)},
         "door": {"port": 0, "open": True, "limits": {"free_gb": 0}},
+        "web": {"port": 0},
     }
     return {key: value for key, value in shipped.items() if key != "data"} | changes
 

@@ -1,13 +1,15 @@
 """The door as a process: `python -m app.door --config app.yaml --data FOLDER`.
 
 Prints one JSON line, `{"listening": port}`, when it takes associations, with `"http": port` if it
-has an HTTP door too. Ends on SIGTERM, on SIGINT, and when the pipe that its parent holds as our
+has an HTTP door too; then one each second: how long ago each port was ready for the next visitor,
+and what came in. Ends on SIGTERM, on SIGINT, and when the pipe that its parent holds as our
 standard input is closed.
 """
 
 import logging
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -50,18 +52,30 @@ def _serve(config: Path, data: Path, stop: threading.Event) -> None:
         if door.http is not None:
             servers["http"] = _web(node, door.http, intake, store)
         stack.callback(_close, servers.values())
-        ready({name: server.open() for name, server in servers.items()})
+        ready(
+            {name: server.open() for name, server in servers.items()},
+            lambda: {"ages": _ages(servers), "counts": intake.tally.counts()},
+        )
         stop.wait()
 
 
 class Server(Protocol):
     """One of the door's ports."""
 
+    @property
+    def turned_at(self) -> float:
+        """When it was last ready for the next visitor, by the monotonic clock."""
+
     def open(self) -> int:
         """Listen; return the port."""
 
     def close(self, grace_s: float) -> None:
         """Let what is on its way come to its end."""
+
+
+def _ages(servers: Mapping[str, Server]) -> dict[str, float]:
+    now = time.monotonic()
+    return {name: round(now - server.turned_at, 1) for name, server in servers.items()}
 
 
 def _close(servers: Iterable[Server]) -> None:

@@ -47,6 +47,7 @@ from app.door.negotiation import (
     agree,
     read_request,
 )
+from app.door.tally import ASSOCIATIONS, REJECTED
 from app.errors import NodeError
 from app.store.store import Store
 from app.tls import fingerprint
@@ -112,6 +113,9 @@ class Association:
             self._serve()
             end = "released"
         except Rejected as error:
+            self._services.intake.tally.add(
+                f"{REJECTED} {' '.join(map(str, error.rejection.code))}"
+            )
             self._say(error.rejection.encode())
             self._complain(f"{printable(self._calling)} rejected: {error}".lstrip())
         except PeerFault as error:
@@ -191,6 +195,7 @@ class Association:
         if not self._services.guard.seat(self._connection):
             raise Rejected(TOO_MANY)
         self._visit = Visit(peer=f"{printable(request.calling)}@{self._connection.address}")
+        self._services.intake.tally.add(ASSOCIATIONS)
         self._wire.associated()
         self._wire.send(self._agreement.answer)
 
@@ -255,6 +260,7 @@ class Association:
             for _ in content:
                 pass
             outcome = Outcome(status=Status.NOT_NEGOTIATED)
+            self._services.intake.count(outcome)
         else:
             claimed = (command.sop_class_uid, command.sop_uid)
             with self._services.intake.begin(syntax, claimed=claimed, source=visit.peer) as object_:

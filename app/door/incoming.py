@@ -46,6 +46,7 @@ class _Intake(Protocol):
     @property
     def refusals(self) -> Refusals: ...
     def has_room(self) -> bool: ...
+    def count(self, outcome: Outcome, size: int) -> None: ...
     def settle(self, incoming: "Incoming", arrived: Arrived) -> Outcome: ...
 
 
@@ -105,6 +106,11 @@ class Incoming:
 
     def finish(self) -> Outcome:
         """Examine and keep what came; success means that file and row survive a power cut."""
+        outcome = self._outcome()
+        self._intake.count(outcome, self._size)
+        return outcome
+
+    def _outcome(self) -> Outcome:
         try:
             if self._failure:
                 return Outcome(status=self._failure[0], reason=self._failure[1])

@@ -15,6 +15,7 @@ from app.door.commit import Committer
 from app.door.incoming import Incoming, Outcome
 from app.door.partial import Blocks
 from app.door.refusals import Refusals
+from app.door.tally import BYTES, HELD, KEPT, REFUSED, Tally
 from app.errors import OutOfResources, UnreadableDicom
 from app.faults import crash_point
 from app.files import make_folder, sync_folder
@@ -53,6 +54,7 @@ class Intake:
         self._committer = Committer(data, lambda rows: store.add_instances(rows, _now()))
         self._blocks = Blocks()
         self._refusals = Refusals(store)
+        self.tally = Tally()
         self._again: dict[str, float] = {}
         self._looked_at = -LOOK_S
         self._room = True
@@ -116,6 +118,16 @@ class Intake:
     def blocks(self) -> Blocks:
         """Memory for what is on its way."""
         return self._blocks
+
+    def count(self, outcome: Outcome, size: int = 0) -> None:
+        """Count an object that came, by what became of it."""
+        if outcome.status is not Status.SUCCESS:
+            self.tally.add(f"{REFUSED} {outcome.status:04X}")
+        elif outcome.new:
+            self.tally.add(KEPT)
+            self.tally.add(BYTES, size)
+        else:
+            self.tally.add(HELD)
 
     def settle(self, incoming: Incoming, arrived: Arrived) -> Outcome:
         """Keep an object unless its identical copy is held.

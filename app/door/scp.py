@@ -43,6 +43,8 @@ class Scp:
             stopping=self._stopping,
         )
         self._listener: socket.socket | None = None
+        self.turned_at = time.monotonic()
+        """When it was last ready for the next connection."""
 
     def open(self) -> int:
         """Listen; return the port."""
@@ -85,6 +87,7 @@ class Scp:
         assert self._listener is not None  # noqa: S101  # for the type checker
         with self._listener as listener:
             while not self._stopping.is_set():
+                self.turned_at = time.monotonic()
                 self._services.complaints.sum_up()
                 try:
                     accepted, address = listener.accept()

@@ -18,6 +18,7 @@ from app.door.incoming import Outcome
 from app.door.intake import Intake
 from app.door.multipart import MultipartReader
 from app.door.parts import ObjectParts
+from app.door.tally import REFUSED
 
 RETRY_HELPS = {Status.OUT_OF_RESOURCES, Status.OUR_FAULT}
 
@@ -103,6 +104,7 @@ class Upload:
 
     def _refuse(self, meta: FileMeta | None, status: int, words: str) -> None:
         self._intake.refusals.note(self._source, f"{status:04X}: {words}")
+        self._intake.tally.add(f"{REFUSED} {status:04X}")
         self._failed.append((meta, status))
         self.answers[f"refused with {status:04X}"] += 1
 

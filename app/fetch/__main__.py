@@ -1,7 +1,8 @@
 """The fetcher as a process: `python -m app.fetch --config app.yaml --data FOLDER`.
 
-Prints one JSON line, `{"sources": [name, …]}`, when it asks archives. What they answer is decoded
-here, under a memory limit: a hostile archive costs this process, which the node starts again.
+Prints one JSON line, `{"sources": [name, …]}`, when it asks archives, and then one each second with
+what came from them. What they answer is decoded here, under a memory limit: a hostile archive costs
+this process, which the node starts again.
 """
 
 import resource
@@ -47,7 +48,10 @@ def _serve(config_path: Path, data: Path, stop: threading.Event) -> None:
         threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in threads:
             thread.start()
-        ready({"sources": [each.name for each in loops]})
+        ready(
+            {"sources": [each.name for each in loops]},
+            lambda: {"counts": intake.tally.counts()},
+        )
         stop.wait()
         for each in loops:
             each.stop()

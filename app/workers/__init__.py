@@ -8,6 +8,6 @@ the child's closed table of functions and `serve.py` the loop it runs. They spea
                                              "message": "…", "traceback": "…"}
 """
 
-from app.workers.worker import Worker, WorkerFault
+from app.workers.worker import Condition, Worker, WorkerFault
 
-__all__ = ["Worker", "WorkerFault"]
+__all__ = ["Condition", "Worker", "WorkerFault"]

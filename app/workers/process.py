@@ -50,6 +50,7 @@ class Process:
         finally:
             self._close(requests, answers, lifeline)
         self._pidfd = os.pidfd_open(self._popen.pid)
+        self._watched = os.dup(self._pidfd)  # for who waits for the end while others cause it
         os.set_blocking(self._requests, False)
         os.set_blocking(self._answers, False)
         log.debug("%s started as process %d", name, self.pid)
@@ -85,6 +86,13 @@ class Process:
             elif self._pidfd in ready:
                 raise EOFError
         return bytes(answer)
+
+    def await_end(self) -> None:
+        """Wait for the child's end, in a thread of its own; must be called once."""
+        poll = select.poll()
+        poll.register(self._watched, select.POLLIN)
+        poll.poll()
+        os.close(self._watched)
 
     def kill(self) -> None:
         """Kill the child and every process that it started in its group."""

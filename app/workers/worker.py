@@ -1,14 +1,20 @@
 """The parent's side of a worker: start the child, ask it, and end it when it has to end."""
 
 import json
+import logging
 import threading
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import app.errors
 from app.errors import Interrupted, NodeError, WorkerLost
 from app.log import current_job
 from app.workers.process import Process
+
+log = logging.getLogger(__name__)
 
 _ERRORS = {
     name: kind
@@ -17,6 +23,8 @@ _ERRORS = {
 }
 _STOP_S = 2.0
 _DYING_S = 1.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _WELL_S = 1.0, 30.0, 60.0
+"""Before one that died is started again: twice as long each time, unless it ran for a minute."""
 
 
 class WorkerFault(Exception):
@@ -31,10 +39,29 @@ class WorkerFault(Exception):
         self.traceback = traceback
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """How a worker is at one moment."""
+
+    pid: int | None
+    doing: str
+    """The function that runs; empty while it waits."""
+    began_at: float
+    """When that began, by the monotonic clock."""
+    limit_s: float
+    """How long that may take."""
+    starts: int
+    losses: int
+    """How often the process died or had to be killed."""
+    ended: str
+    """How and when it was lost the last time; empty while it never was."""
+
+
 class Worker:
     """A child process that keeps what it has loaded, does one thing at a time and may be lost.
 
-    It starts at the first call, and again at the first call after its end.
+    It starts at the first call. After its end it starts again at the next call, or by itself a
+    moment later: whether it can start is known before a job needs it.
     """
 
     def __init__(
@@ -55,6 +82,24 @@ class Worker:
         self._running = False
         self._interrupted = False
         self._stopped = False
+        self._doing, self._began_at, self._limit_s = "", 0.0, 0.0
+        self._starts, self._losses, self._ended = 0, 0, ""
+        self._pause_s = _FIRST_PAUSE_S
+        self._over = threading.Event()
+
+    @property
+    def condition(self) -> Condition:
+        """How it is now."""
+        with self._fate:
+            return Condition(
+                pid=self.pid,
+                doing=self._doing if self._running else "",
+                began_at=self._began_at,
+                limit_s=self._limit_s,
+                starts=self._starts,
+                losses=self._losses,
+                ended=self._ended,
+            )
 
     @property
     def pid(self) -> int | None:
@@ -73,7 +118,7 @@ class Worker:
         request = {"function": function, "arguments": arguments, "job": current_job()}
         line = json.dumps(request).encode() + b"\n"
         with self._turn:
-            process = self._begin(function)
+            process = self._begin(function, timeout_s)
             answer = None
             lost: OSError | EOFError | None = None
             try:
@@ -106,23 +151,21 @@ class Worker:
         """End the child for good: the running call and all later ones raise Interrupted."""
         with self._fate:
             self._stopped = True
+        self._over.set()
         self.interrupt()
         with self._turn:
-            if self._process:
-                self._process.end(patience_s=_STOP_S)
-                self._process = None
+            with self._fate:
+                process, self._process = self._process, None
+            if process is not None:
+                process.end(patience_s=_STOP_S)
 
-    def _begin(self, function: str) -> Process:
+    def _begin(self, function: str, timeout_s: float) -> Process:
         with self._fate:
             if self._stopped:
                 raise self._interruption(function)
-            process = self._process or Process(
-                self.name,
-                module=self._module,
-                memory_limit_bytes=self._memory_limit_bytes,
-                environment=self._environment,
-            )
-            self._process, self._running, self._interrupted = process, True, False
+            process = self._process or self._start()
+            self._running, self._interrupted = True, False
+            self._doing, self._began_at, self._limit_s = function, time.monotonic(), timeout_s
             return process
 
     def _finish(self, process: Process, *, keep: bool, patience_s: float) -> str:
@@ -131,7 +174,63 @@ class Worker:
             if keep and not self._interrupted:
                 return "still runs"
             self._process = None
-        return process.end(patience_s=patience_s)
+        ended = process.end(patience_s=patience_s)
+        if not self._interrupted:
+            self._note_loss(f"{ended} during {self._doing}")
+        return ended
+
+    # -- a child that dies -------------------------------------------------------------------
+
+    def _start(self) -> Process:
+        """Start the child; called while its fate is held."""
+        self._process = Process(
+            self.name,
+            module=self._module,
+            memory_limit_bytes=self._memory_limit_bytes,
+            environment=self._environment,
+        )
+        self._starts += 1
+        threading.Thread(
+            target=self._watch, args=(self._process,), name=f"{self.name} watcher", daemon=True
+        ).start()
+        return self._process
+
+    def _watch(self, process: Process) -> None:
+        """Notice the child's end also while nobody calls it, and start it again."""
+        began = time.monotonic()
+        process.await_end()
+        lived_s = time.monotonic() - began
+        pause_s = _FIRST_PAUSE_S if lived_s > _WELL_S else self._pause_s
+        self._pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        with self._fate:
+            if self._process is process and not self._running:
+                self._bury(process)
+        while not self._over.wait(pause_s):
+            with self._fate:
+                if self._process not in {None, process} or self._interrupted:
+                    return  # a call was faster, or the node stops
+                if self._stopped or (self._process is None and self._started()):
+                    return
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _started(self) -> bool:
+        try:
+            self._start()
+        except WorkerLost as error:
+            log.error("%s", error)  # noqa: TRY400  # a sentence will do
+            return False
+        return True
+
+    def _bury(self, process: Process) -> None:
+        """Take leave of a child that died while nobody called it; called while its fate is held."""
+        self._process = None
+        ended = process.end(patience_s=0)
+        log.warning("%s: the process %s while it was idle", self.name, ended)
+        self._note_loss(f"{ended} while it was idle")
+
+    def _note_loss(self, ended: str) -> None:
+        self._losses += 1
+        self._ended = f"{ended} at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
     def _interruption(self, function: str) -> Interrupted:
         return Interrupted(f"{self.name}: {function} was ended because the node is stopping")

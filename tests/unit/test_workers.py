@@ -196,14 +196,48 @@ def test_a_dead_child_is_named_and_the_next_call_starts_another(
     assert after["calls"] == 1
 
 
-def test_a_child_killed_between_calls_is_lost_once(worker: Worker) -> None:
-    """The call after finds it dead, the one after that starts anew."""
+def test_a_child_killed_between_calls_costs_no_call(worker: Worker) -> None:
+    """The call after starts another one."""
     pid = worker.call("echo", {}, LONG_S)["pid"]
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not is_running(pid))
-    with pytest.raises(WorkerLost, match=r"SIGKILL.*memory ran out"):
-        worker.call("echo", {}, LONG_S)
+    wait_until(lambda: worker.condition.losses, what="the notice of its end")
     assert worker.call("echo", {}, LONG_S)["pid"] != pid
+
+
+def test_a_child_that_died_idle_is_told_and_started_again(worker: Worker) -> None:
+    """Without a call; how it ended stays known, and after the node's stop nothing starts."""
+    assert worker.condition.starts == 0
+    pid = worker.call("echo", {}, LONG_S)["pid"]
+    assert (worker.condition.doing, worker.condition.ended) == ("", "")
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: worker.pid is None, what="the notice of its end")
+    assert "was ended by SIGKILL" in worker.condition.ended
+    assert "while it was idle" in worker.condition.ended
+    wait_until(lambda: worker.pid not in {None, pid}, what="another child")
+    assert (worker.condition.starts, worker.condition.losses) == (2, 1)
+    assert worker.call("echo", {}, LONG_S)["pid"] == worker.pid
+    second = worker.pid
+    worker.stop()
+    assert worker.pid is None
+    assert not is_running(second)
+    assert worker.condition.losses == 1
+
+
+def test_what_a_worker_does_is_told_while_it_does_it(worker: Worker, tmp_path: Path) -> None:
+    """Its function, since when, and how long it may take; a child that was killed counts."""
+    with ThreadPoolExecutor(1) as threads:
+        note = tmp_path / "note"
+        call = threads.submit(worker.call, "hang", {"note": str(note), "in_c": False}, LONG_S)
+        (pid, *_) = noted_pids(note)
+        told = worker.condition
+        assert (told.doing, told.limit_s, told.pid) == ("hang", LONG_S, pid)
+        assert 0 <= time.monotonic() - told.began_at < LONG_S
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(WorkerLost):
+            call.result(LONG_S)
+    assert worker.condition.doing == ""
+    assert worker.condition.losses == 1
+    assert "during hang" in worker.condition.ended
 
 
 @pytest.mark.parametrize("in_c", [False, True])
