@@ -1,9 +1,11 @@
 """The models that are installed here and the processes that run them."""
 
 import os
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from app.config import Config
 from app.errors import ConfigError
@@ -21,12 +23,34 @@ class Installed:
     folder: Path
 
 
+class Usage:
+    """What the model worker told after its calls, since the node's start."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.loads: Mapping[str, tuple[int, float]] = {}
+        """Model → how often its weights were loaded, and in how many seconds altogether."""
+        self.memory: Mapping[str, Mapping[str, int]] = {}
+        """GPU → its bytes, `used` and `total`, after the last call."""
+
+    def note(self, model: str, device: str, told: Mapping[str, Any]) -> None:
+        """Take what one call told."""
+        with self._lock:
+            if told["loaded_s"] is not None:
+                number, seconds = self.loads.get(model, (0, 0.0))
+                now = {model: (number + 1, seconds + told["loaded_s"])}
+                self.loads = {**self.loads, **now}
+            if told["memory"] is not None:
+                self.memory = {**self.memory, device: told["memory"]}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crew:
     """The worker processes that stages call."""
 
     stage: Worker
     model: Worker
+    usage: Usage = field(default_factory=Usage)
 
     def interrupt(self) -> None:
         """End running calls; their jobs are handed back."""

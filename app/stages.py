@@ -108,6 +108,7 @@ class JobStages:
             },
             installed.card.limits.timeout_s,
         )
+        self._crew.usage.note(installed.card.name, made["device"], made.pop("use"))
         return built | made
 
     def encode(self, job: Job) -> dict[str, Any]:

@@ -105,6 +105,9 @@ class Bench:
             measure("claim one job", self._claim),
             measure("recover, extend", self._keep),
             measure("count the jobs", store.counts),
+            measure("count all for a monitor", lambda: store.figures(now())),
+            measure("the newest times of stages", lambda: store.stage_times(0, limit=100)),
+            measure("try the log", store.probe),
             measure("receive one object", self._receive),
             measure("clean, nothing is over", self._clean),
         ]

@@ -25,6 +25,9 @@ class Runner(Protocol):
     def device(self) -> str:
         """Where it runs."""
 
+    def memory(self) -> dict[str, int] | None:
+        """Return the device's bytes, `used` by anybody and `total`; None without a GPU."""
+
     def run(self, volumes: list[Volume]) -> NDArray[np.integer]:
         """Return the label map on the grid that all the volumes share."""
 

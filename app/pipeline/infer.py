@@ -43,7 +43,9 @@ def build(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def segment(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Run the model on the job's volumes; runs in the model worker, which keeps models warm."""
     folder = Path(arguments["folder"])
+    began, loads = time.monotonic(), _warm.cache_info().misses
     model = _warm(Path(arguments["card"]), arguments["device"])
+    loaded_s = time.monotonic() - began if _warm.cache_info().misses > loads else None
     if model.card.identity != arguments["model"]:
         raise ModelError(
             f"the job was made for {arguments['model']} but {model.card.identity} is installed;"
@@ -64,6 +66,7 @@ def segment(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "labels": [int(label) for label in np.unique(labels) if label],
         "seconds": round(time.monotonic() - started, 2),
         "device": model.runner.device,
+        "use": {"loaded_s": loaded_s, "memory": model.runner.memory()},
     }
 
 

@@ -7,6 +7,7 @@ connections write to. The defaults would lose writes silently, hence the setting
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from pysqlite3 import dbapi2  # type: ignore[import-untyped]  # ships no types
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -36,6 +37,13 @@ SETTINGS = (
 BEGIN_WRITING = "BEGIN IMMEDIATE"
 
 
+TRIAL = (
+    "SELECT id FROM jobs ORDER BY created_at DESC LIMIT 1",
+    "UPDATE alembic_version SET version_num = version_num",
+)
+"""What a probe does before it takes all back."""
+
+
 class Database:
     """One SQLite file, with one connection that writes and a few that can only read."""
 
@@ -48,6 +56,11 @@ class Database:
         self._settings(self._writer, SETTINGS, BEGIN_WRITING)
         self._reader = _engine(path, timeout_s, pool_size=2, max_overflow=8)
         self._settings(self._reader, ("PRAGMA query_only = ON",), "BEGIN")
+        self._inode = (0, 0)
+
+    def settle(self) -> None:
+        """Remember which file it is, now that it is there."""
+        self._inode = _inode(self.path)
 
     def close(self) -> None:
         """Close the file; a second time is harmless."""
@@ -87,6 +100,34 @@ class Database:
             connection = self._reader.raw_connection()
             try:
                 yield connection.cursor()
+            finally:
+                connection.close()
+
+    def probe(self, timeout_s: float) -> None:
+        """Find out whether the file can be read and written now; changes nothing.
+
+        By a connection of its own: those that are open would not see that the file is gone, and
+        waiting for their turn would say nothing about the file.
+        """
+        try:
+            found = _inode(self.path)
+        except OSError as error:
+            raise StoreError(
+                f"the job log {self.path} is gone ({error.strerror}); put it back and start the"
+                " node again"
+            ) from error
+        if found != self._inode:
+            raise StoreError(
+                f"another file stands in the place of the job log {self.path}; start the node again"
+            )
+        with self._meaning():
+            address = f"file:{quote(str(self.path))}?mode=rw"
+            connection = dbapi2.connect(address, uri=True, timeout=timeout_s, isolation_level=None)
+            try:
+                connection.execute(BEGIN_WRITING)
+                for statement in TRIAL:
+                    connection.execute(statement).fetchall()
+                connection.execute("ROLLBACK")
             finally:
                 connection.close()
 
@@ -133,6 +174,11 @@ class Database:
                 "put it aside and restore a copy, the received files are not touched"
             )
         return StoreError(f"the job log {self.path} refused: {error}")
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _engine(path: Path, timeout_s: float, *, pool_size: int, max_overflow: int) -> Engine:

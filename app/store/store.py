@@ -12,6 +12,7 @@ from app.store import schema
 from app.store.commitments import CommitmentLog
 from app.store.deliveries import DeliveryLog
 from app.store.engine import Database
+from app.store.figures import FigureLog
 from app.store.history import History
 from app.store.intake import Intake
 from app.store.ledger import Ledger
@@ -24,7 +25,16 @@ BUSY_TIMEOUT_S = 5.0
 
 
 class Store(
-    Intake, SeriesLog, Ledger, DeliveryLog, CommitmentLog, Retention, Remotes, History, Past
+    Intake,
+    SeriesLog,
+    Ledger,
+    DeliveryLog,
+    CommitmentLog,
+    Retention,
+    Remotes,
+    History,
+    Past,
+    FigureLog,
 ):
     """The job log: every method is one transaction, every change of state has its line.
 
@@ -46,10 +56,15 @@ class Store(
         database = Database(path, timeout_s)
         try:
             (schema.migrate if migrate else schema.check)(database)
+            database.settle()
         except BaseException:
             database.close()
             raise
         return cls(database)
+
+    def probe(self, timeout_s: float = BUSY_TIMEOUT_S) -> None:
+        """Raise what is wrong when the log cannot be read and written now; changes nothing."""
+        self._database.probe(timeout_s)
 
     def close(self) -> None:
         """Close the file; a second time is harmless."""

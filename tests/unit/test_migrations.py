@@ -26,7 +26,7 @@ from tests.log_rows import START, add_jobs
 STEP = """
 from alembic import op
 revision = "9999"
-down_revision = "0004"
+down_revision = "0005"
 def upgrade():
     op.execute("CREATE TABLE later (id INTEGER)")
     {more}
@@ -131,7 +131,7 @@ def test_an_older_log_is_copied_and_then_brought_up(tmp_path: Path) -> None:
     with closing(Database(path, 1)) as database:
         schema.migrate(database, scripts)
         schema.check(database, scripts)
-    copy = tmp_path / "node.db.0004.bak"
+    copy = tmp_path / "node.db.0005.bak"
     assert "later" in _tables(path)
     assert "later" not in _tables(copy)
     assert _jobs(path) == _jobs(copy) == ["kept"]
@@ -163,7 +163,7 @@ def test_the_copy_holds_what_still_stands_in_the_wal(tmp_path: Path) -> None:
     with closing(Store.open(path)) as store:
         add_jobs(store, "kept")
         schema.migrate(store._database, scripts)
-    assert _jobs(tmp_path / "node.db.0004.bak") == ["kept"]
+    assert _jobs(tmp_path / "node.db.0005.bak") == ["kept"]
 
 
 def test_a_step_that_breaks_off_leaves_the_old_tables(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_no_step_is_made_when_the_copy_cannot_be(tmp_path: Path) -> None:
     """Here a folder lies where the copy should go."""
     path = _filled(tmp_path / "node.db")
     scripts = _with_a_later_step(tmp_path)
-    (tmp_path / "node.db.0004.bak" / "in the way").mkdir(parents=True)
+    (tmp_path / "node.db.0005.bak" / "in the way").mkdir(parents=True)
     with (
         closing(Database(path, 1)) as database,
         pytest.raises(StoreError, match="cannot be copied"),

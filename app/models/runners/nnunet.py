@@ -94,6 +94,14 @@ class NnunetModel:
         """Where the network runs."""
         return str(self._predictor.device)
 
+    def memory(self) -> dict[str, int] | None:
+        """Return the GPU's bytes, those of other processes included."""
+        device = self._predictor.device
+        if device.type != "cuda":
+            return None
+        free, total = torch.cuda.mem_get_info(device)
+        return {"used": total - free, "total": total}
+
     def run(self, volumes: list[Volume]) -> NDArray[np.integer]:
         """Return the label map on the volumes' grid; channels are in the order given."""
         turn, exported = self._exported(volumes, probabilities=False)
