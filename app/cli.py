@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from app import cli_deliver, show
+from app import cli_deliver, cli_health, show
 from app.command import Command, answer, job_log, job_log_if_there
 from app.config import Config, config_path, load_config
 from app.dicom.encoded import is_uid
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INPUT_WRONG
     except NodeError as error:
         print(error, file=sys.stderr)
-        return INPUT_WRONG if args.asks else NODE_WRONG
+        return int(args.wrong)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,9 +58,12 @@ def parser() -> argparse.ArgumentParser:
     shared.add_argument("--json", action="store_true", help="print JSON")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, command: Command, words: str, *, asks: bool = False) -> Any:
+    def add(
+        name: str, command: Command, words: str, *, asks: bool = False, wrong: int | None = None
+    ) -> Any:
         sub = commands.add_parser(name, help=words, description=words, parents=[shared])
-        sub.set_defaults(command=command, asks=asks)
+        usual = INPUT_WRONG if asks else NODE_WRONG
+        sub.set_defaults(command=command, asks=asks, wrong=usual if wrong is None else wrong)
         return sub
 
     add("serve", _serve, "run the resident node until SIGTERM")
@@ -99,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "retry":
             sub.add_argument("--from", dest="stage", choices=JOB_STAGES, help="this stage, anew")
     cli_deliver.add_commands(add)
+    cli_health.add_command(add)
     complete = add("complete", _complete, "say that a study is complete now", asks=True)
     complete.add_argument("study", help="study UID")
     add("refused", _refused, "list what the door refused or put aside, newest first", asks=True)

@@ -131,9 +131,9 @@ class Door(Strict):
             raise ValueError("open lets every peer in, so peers would mean nothing: choose one")
         if self.tls is None and any(peer.certificate for peer in self.peers):
             raise ValueError("certificate: is seen only over TLS; give tls, or leave it out")
-        if not _is_loopback(self.host) and not self.peers and self.tls is None:
+        if not is_loopback(self.host) and not self.peers and self.tls is None:
             raise ValueError(f"{self.host} is not this machine alone: list the peers or give tls")
-        if self.http and not _is_loopback(self.http.host) and self.http.tls is None:
+        if self.http and not is_loopback(self.http.host) and self.http.tls is None:
             raise ValueError(
                 f"http: {self.http.host} is not this machine alone: give http.tls, or let a proxy"
                 " of this machine end TLS"
@@ -141,7 +141,8 @@ class Door(Strict):
         return self
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach the address."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

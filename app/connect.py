@@ -65,6 +65,22 @@ def _ask(question: Question) -> Answer:
     return Answer(name=name, how=how, answers=not reason, seconds=seconds, reason=reason)
 
 
+def ask_archive(config: Config, name: str, longest_s: float) -> str:
+    """Ask one archive, which may be silent for at most so long; raise why it is of no use."""
+    archive = config.archives[name]
+    if isinstance(archive, DicomwebArchive | DimseArchive):
+        timeout_s = min(archive.timeout_s, longest_s)
+        archive = archive.model_copy(update={"timeout_s": timeout_s})
+    _, how, call = _of_archive(config, name, archive)
+    began = time.monotonic()
+    try:
+        call()
+    except NodeError as error:
+        raise ArchiveUnavailable(str(error).removeprefix(f"{name}: ")) from error
+    verbs = how.partition(" at ")[0].partition(" to ")[0]  # not where: who asks us need not know
+    return f"answers ({verbs}, {time.monotonic() - began:.2f} s)"
+
+
 def _questions(config: Config) -> Iterator[Question]:
     for name, archive in config.archives.items():
         yield _of_archive(config, name, archive)

@@ -61,6 +61,8 @@ class Courier:
         self._config = config
         self._store = store
         self._clock = clock
+        self.away = ""
+        """Why the archive is held to be away; empty while it is not."""
         self._failures = 0
         self._not_before: datetime | None = None
         self._chance = random.Random(destination)  # noqa: S311  # spreads tries, keeps no secret
@@ -188,7 +190,7 @@ class Courier:
         if self._failures > 1:
             number = self._store.hasten(self._clock(), self.destination)
             log.info("%s: answers again, %d deliveries are due", self.destination, number)
-        self._failures, self._not_before = 0, None
+        self._failures, self._not_before, self.away = 0, None, ""
 
     def _note_failure(self, delivery: Delivery, error: Exception) -> None:
         reason = str(error)
@@ -246,6 +248,7 @@ class Courier:
         if asked_s is not None:
             pause_s = min(asked_s, LONGEST_WAIT_S)
         self._failures += 1
+        self.away = reason
         self._not_before = self._clock() + timedelta(seconds=min(pause_s, LONGEST_WAIT_S))
 
     def _put_off(self, delivery: Delivery, delay_s: float, reason: str) -> None:
@@ -288,6 +291,7 @@ class Couriers:
         self._store = store
         self._clock = clock
         self._threads: dict[str, threading.Thread] = {}
+        self._couriers: dict[str, Courier] = {}
         self._draining = threading.Event()
         self._stopping = threading.Event()
 
@@ -303,6 +307,10 @@ class Couriers:
                 self._threads[destination] = thread
                 thread.start()
 
+    def away(self) -> dict[str, str]:
+        """Return the destinations that are held to be away, with the reason."""
+        return {name: each.away for name, each in [*self._couriers.items()] if each.away}
+
     def drain(self, timeout_s: float) -> None:
         """Bring what is due now and end; what takes longer is tried again at the next start."""
         self.look()
@@ -314,6 +322,7 @@ class Couriers:
 
     def _run(self, destination: str) -> None:
         courier = Courier(destination, self._config, self._store, self._clock)
+        self._couriers[destination] = courier
         wait_s = 0.0
         while not self._stopping.wait(min(wait_s, IDLE_S)):
             try:

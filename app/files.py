@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+READY = "ready.json"
+"""File in the data folder that is there while the node is ready; says where it listens."""
 PARTIAL = ".part"
 """Suffix of a file that is being written; such a file is never a result."""
 

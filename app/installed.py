@@ -52,6 +52,11 @@ class Crew:
     model: Worker
     usage: Usage = field(default_factory=Usage)
 
+    @property
+    def by_name(self) -> Mapping[str, Worker]:
+        """Both, as the README calls them."""
+        return {"stage worker": self.stage, "model worker": self.model}
+
     def interrupt(self) -> None:
         """End running calls; their jobs are handed back."""
         self.stage.interrupt()

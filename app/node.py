@@ -56,6 +56,13 @@ class Node:
         self._stop_at = math.inf
         self._beat_at = 0.0
         self._graph_error: Exception | None = None
+        self.turned_at = time.monotonic()
+        """When the main loop last turned, by the monotonic clock."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no more work is taken."""
+        return self._stopping.is_set()
 
     def run(self, done: Callable[[], bool]) -> None:
         """Run until stopped, or until `done` says so when nothing is due.
@@ -69,6 +76,7 @@ class Node:
         graph.start()
         self._feed_all(done)
         while graph.is_alive() and time.monotonic() < self._stop_at + LAST_CALL_S:
+            self.turned_at = time.monotonic()
             self._keep_leases()
             graph.join(POLL_S)
         self.runner.hand_back_all()
@@ -115,6 +123,7 @@ class Node:
     def _feed_all(self, done: Callable[[], bool]) -> None:
         try:
             while not self._stopping.is_set():
+                self.turned_at = time.monotonic()
                 self._wake.clear()
                 try:
                     self._keep_leases()

@@ -4,27 +4,24 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
+from app.announce import Announcement
 from app.children import Child
-from app.config import Config
-from app.config_door import Door
+from app.config import Config, application_version
 from app.errors import ConfigError
-from app.files import make_folder, write_json
-from app.installed import Installed, install, start_crew
+from app.files import READY, make_folder
+from app.installed import install, start_crew
 from app.node import Node
 from app.retain import Cleaner, finish
 from app.runner import now
 from app.signals import on_stop
 from app.store.store import Store
+from app.web.watch import Watch, Watched
 
 log = logging.getLogger(__name__)
-
-READY = "ready.json"
-"""File in the data folder that is there while the node is ready; says where it listens."""
 
 
 def serve(config: Config, config_path: Path) -> int:
@@ -52,6 +49,19 @@ def serve(config: Config, config_path: Path) -> int:
         for child in children:
             stack.callback(child.close)
             child.open()
+        if config.web is not None:
+            watched = Watched(
+                config=config,
+                store=store,
+                models=models,
+                crew=crew,
+                children=children,
+                loop=node,
+                away=node.couriers.away,
+            )
+            watch = Watch(config.web, watched, application_version())
+            stack.callback(watch.close)
+            announcement.web(watch.open())
         announcement.make()
         cleaner = Cleaner(config, store, now)
         stack.callback(cleaner.close)
@@ -69,52 +79,6 @@ def serve(config: Config, config_path: Path) -> int:
     return 0
 
 
-class Announcement:
-    """Says that the node is ready, in its log and in a file; again when a child was restarted."""
-
-    def __init__(self, config: Config, models: Mapping[str, Installed], path: Path) -> None:
-        self._config = config
-        self._models = models
-        self._path = path
-        self._told: dict[str, Any] = {"pid": os.getpid()}
-        self._ports: dict[str, int] = {}
-        self._made = False
-        self._lock = threading.Lock()
-
-    def door(self, pid: int, ports: dict[str, int]) -> None:
-        """Take the ports of a door that was opened."""
-        names = {"listening": "dicom_port", "http": "http_port"}
-        self._ports = ports
-        self._take({names[name]: port for name, port in ports.items()} | {"door_pid": pid})
-
-    def fetcher(self, pid: int, _told: dict[str, Any]) -> None:
-        """Take the process that asks archives."""
-        self._take({"fetch_pid": pid})
-
-    def make(self) -> None:
-        """Announce that everything is ready."""
-        with self._lock:
-            self._made = True
-            self._announce()
-
-    def _take(self, told: Mapping[str, Any]) -> None:
-        with self._lock:
-            self._told |= told
-            if self._made:
-                self._announce()
-
-    def _announce(self) -> None:
-        models = (f"model {each.card.identity}" for each in self._models.values())
-        sources = (f"asks {each.archive}" for each in self._config.sources)
-        log.info(
-            "ready: %s; data in %s; %s",
-            "; ".join((_doors(self._config.door, self._ports), *sources)),
-            self._config.data,
-            ", ".join(models),
-        )
-        write_json(self._path, self._told)
-
-
 def _children(config: Config, config_path: Path, told: Announcement) -> list[Child]:
     """Return the processes beside this one, in the order in which they are started."""
     where = {"config_path": config_path, "data": config.data}
@@ -122,17 +86,6 @@ def _children(config: Config, config_path: Path, told: Announcement) -> list[Chi
     if config.sources or config.counted:
         children.append(Child("fetcher", "app.fetch", **where, on_ready=told.fetcher))
     return children
-
-
-def _doors(door: Door, ports: Mapping[str, int]) -> str:
-    """Say where studies may come in, and from whom."""
-    peers = "open to EVERY calling AE title" if door.open else f"{len(door.peers)} peers"
-    tls = "TLS" if door.tls else "no TLS"
-    doors = [f"DICOM {door.host}:{ports['listening']} as {door.ae_title}, {peers}, {tls}"]
-    if door.http is not None and "http" in ports:
-        secured = "https" if door.http.tls else "http"
-        doors.append(f"STOW-RS {secured}://{door.http.host}:{ports['http']}")
-    return "; ".join(doors)
 
 
 @contextmanager

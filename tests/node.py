@@ -10,8 +10,7 @@ from typing import Any, Self
 
 import yaml
 
-from app.files import read_json
-from app.serve import READY
+from app.files import READY, read_json
 from app.store.jobs import Job, State
 from app.store.store import Store
 from tests.waiting import wait_until

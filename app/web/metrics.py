@@ -1,0 +1,283 @@
+"""What `/metrics` tells, in Prometheus' format; read when it is asked for.
+
+Numbers of the job log count since the log began; those of processes count since the process did.
+No label holds what a sender chose: they are names of the site's file, states and codes of ours.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from app.children import Vitals
+from app.installed import Usage
+from app.store.figures import Figures
+from app.store.store import Store
+from app.web.part import Overall, PartState, Report
+from app.web.probe import Reading
+from app.workers import Condition
+
+LOG_S = 2.0
+"""How long the job log is waited for; without it the rest is told."""
+BUCKETS_S = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+ROWS = 10_000
+
+GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning:
+    """What one metric is; the README's table is checked against it."""
+
+    kind: str
+    words: str
+    labels: tuple[str, ...] = ()
+
+
+def _of(kind: str, words: str, *labels: str) -> Meaning:
+    return Meaning(kind=kind, words=words, labels=labels)
+
+
+METRICS = {
+    "marginalia_build_info": _of(GAUGE, "1, with the version", "version"),
+    "marginalia_model_info": _of(
+        GAUGE, "1 for each installed model, with its exact identity", "model", "identity"
+    ),
+    "marginalia_ready": _of(GAUGE, "1 while `/readyz` answers 200"),
+    "marginalia_part_up": _of(GAUGE, "1 while the part is not failing, else 0", "part"),
+    "marginalia_studies": _of(GAUGE, "studies in the job log", "state"),
+    "marginalia_jobs": _of(GAUGE, "jobs in the job log", "state", "route"),
+    "marginalia_queue_jobs": _of(GAUGE, "jobs that wait to be claimed"),
+    "marginalia_queue_oldest_age_seconds": _of(
+        GAUGE, "how long the first of them has been due; 0 without one"
+    ),
+    "marginalia_stage_seconds": _of(
+        HISTOGRAM, "how long stages took, since the job log began", "stage", "route"
+    ),
+    "marginalia_deliveries": _of(GAUGE, "deliveries in the job log", "destination", "state"),
+    "marginalia_delivery_oldest_age_seconds": _of(
+        GAUGE, "how long the oldest unproved delivery is under way; 0 without one", "destination"
+    ),
+    "marginalia_received_objects_total": _of(
+        COUNTER, "objects kept, by the process that took them", "process"
+    ),
+    "marginalia_received_bytes_total": _of(COUNTER, "their bytes", "process"),
+    "marginalia_repeated_objects_total": _of(
+        COUNTER, "objects that came and were held already", "process"
+    ),
+    "marginalia_refused_objects_total": _of(
+        COUNTER, "objects not kept, by the status of the answer", "process", "status"
+    ),
+    "marginalia_associations_total": _of(COUNTER, "associations let in"),
+    "marginalia_rejected_associations_total": _of(
+        COUNTER, "associations rejected, by result, source and reason", "code"
+    ),
+    "marginalia_process_starts_total": _of(
+        COUNTER, "how often a process beside the node was started", "process"
+    ),
+    "marginalia_worker_losses_total": _of(
+        COUNTER, "workers that died or had to be killed", "process"
+    ),
+    "marginalia_worker_busy_seconds": _of(
+        GAUGE, "how long the worker's present call runs; 0 while it waits", "process"
+    ),
+    "marginalia_model_loads_total": _of(COUNTER, "how often weights were loaded", "model"),
+    "marginalia_model_load_seconds_total": _of(COUNTER, "how long that took", "model"),
+    "marginalia_gpu_memory_used_bytes": _of(
+        GAUGE, "after the last job, other programs included; absent without a GPU", "device"
+    ),
+    "marginalia_gpu_memory_capacity_bytes": _of(GAUGE, "what there is of it", "device"),
+    "marginalia_disk_free_bytes": _of(GAUGE, "free space on the disk of the data folder"),
+    "marginalia_disk_least_free_bytes": _of(GAUGE, "`door.limits.free_gb`"),
+    "marginalia_archive_answer_seconds": _of(
+        GAUGE, "how long the archive's last good answer took", "archive"
+    ),
+}
+
+
+class StageTimes:
+    """The histogram of all stages that the job log knows, grown by its new lines."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self.counts: dict[tuple[str, str], list[int]] = {}
+        """Stage and route → how many took at most as long as each bucket, and longer."""
+        self.sums: dict[tuple[str, str], float] = {}
+
+    def read(self, store: Store) -> None:
+        """Take the lines that came since the last time."""
+        while lines := store.stage_times(self._last, ROWS):
+            for line in lines:
+                key = (line.stage, line.route)
+                counts = self.counts.setdefault(key, [0] * (len(BUCKETS_S) + 1))
+                counts[bisect_left(BUCKETS_S, line.seconds)] += 1
+                self.sums[key] = self.sums.get(key, 0.0) + line.seconds
+            self._last = lines[-1].id
+            if len(lines) < ROWS:
+                return
+
+    def buckets(self, key: tuple[str, str]) -> list[tuple[str, float]]:
+        """Return the cumulative counts as Prometheus has them."""
+        bounds, total = [*map(str, BUCKETS_S), "+Inf"], 0
+        found: list[tuple[str, float]] = []
+        for bound, number in zip(bounds, self.counts[key], strict=True):
+            total += number
+            found.append((bound, total))
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where the numbers come from; nothing here waits."""
+
+    version: str
+    models: Mapping[str, str]
+    """Name → exact identity."""
+    report: Callable[[], Report]
+    children: Callable[[], Mapping[str, Vitals]]
+    workers: Callable[[], Mapping[str, Condition]]
+    usage: Usage
+    free_bytes: Callable[[], int | None]
+    least_free_bytes: float
+    answer_seconds: Callable[[], Mapping[str, float | None]]
+    clock: Callable[[], float]
+    """The monotonic one."""
+
+
+@dataclass(slots=True, eq=False)  # Prometheus keeps collectors by their hash
+class Numbers(Collector):
+    """All of it, made when Prometheus asks."""
+
+    sources: Sources
+    store: Store
+    times: StageTimes = field(default_factory=StageTimes)
+    reading: Reading[Figures] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with the history: the first reading of a long one takes seconds."""
+        self.reading = Reading("the job log for monitors", self._read)
+        self.reading.get(0)
+
+    def text(self) -> bytes:
+        """Return all of it as Prometheus reads it."""
+        registry = CollectorRegistry()
+        registry.register(self)
+        ProcessCollector(registry=registry)
+        return generate_latest(registry)
+
+    def describe(self) -> list[Metric]:
+        """Return nothing: what is told is known when it is asked for."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric of ours."""
+        yield from self._of_the_node()
+        yield from self._of_processes()
+        figures = self.reading.get(LOG_S)
+        if figures is not None:
+            yield from self._of_the_log(figures, datetime.now(UTC))
+
+    def _read(self) -> Figures:
+        self.times.read(self.store)
+        return self.store.figures(datetime.now(UTC))
+
+    def _of_the_node(self) -> Iterator[Metric]:
+        sources, report = self.sources, self.sources.report()
+        yield _gauge("marginalia_build_info", {(sources.version,): 1})
+        yield _gauge("marginalia_model_info", dict.fromkeys(sources.models.items(), 1))
+        yield _gauge("marginalia_ready", {(): report.overall is not Overall.NOT_READY})
+        up = {(each.name,): each.state is not PartState.FAILING for each in report.parts}
+        yield _gauge("marginalia_part_up", up)
+        free = sources.free_bytes()
+        yield _gauge("marginalia_disk_free_bytes", {} if free is None else {(): free})
+        yield _gauge("marginalia_disk_least_free_bytes", {(): sources.least_free_bytes})
+        seconds = {(name,): s for name, s in sources.answer_seconds().items() if s is not None}
+        yield _gauge("marginalia_archive_answer_seconds", seconds)
+        loads, memory = sources.usage.loads, sources.usage.memory
+        yield _counter("marginalia_model_loads_total", {(m,): n for m, (n, _) in loads.items()})
+        yield _counter(
+            "marginalia_model_load_seconds_total", {(m,): s for m, (_, s) in loads.items()}
+        )
+        used = {(device,): each["used"] for device, each in memory.items()}
+        yield _gauge("marginalia_gpu_memory_used_bytes", used)
+        total = {(device,): each["total"] for device, each in memory.items()}
+        yield _gauge("marginalia_gpu_memory_capacity_bytes", total)
+
+    def _of_processes(self) -> Iterator[Metric]:
+        children, workers = self.sources.children(), self.sources.workers()
+        starts = {(name,): each.starts for name, each in children.items()}
+        starts |= {(name,): each.starts for name, each in workers.items()}
+        yield _counter("marginalia_process_starts_total", starts)
+        losses = {(name,): each.losses for name, each in workers.items()}
+        yield _counter("marginalia_worker_losses_total", losses)
+        now = self.sources.clock()
+        busy = {(n,): now - each.began_at if each.doing else 0 for n, each in workers.items()}
+        yield _gauge("marginalia_worker_busy_seconds", busy)
+        for name, what in (
+            ("marginalia_received_objects_total", "kept"),
+            ("marginalia_received_bytes_total", "bytes"),
+            ("marginalia_repeated_objects_total", "held"),
+        ):
+            counts = {(n,): each.counts.get(what, 0) for n, each in children.items()}
+            yield _counter(name, counts)
+        refused = {
+            (name, what.removeprefix("refused ")): number
+            for name, each in children.items()
+            for what, number in each.counts.items()
+            if what.startswith("refused ")
+        }
+        yield _counter("marginalia_refused_objects_total", refused)
+        door = children["door"].counts
+        yield _counter("marginalia_associations_total", {(): door.get("associations", 0)})
+        rejected = {
+            (what.removeprefix("rejected "),): number
+            for what, number in door.items()
+            if what.startswith("rejected ")
+        }
+        yield _counter("marginalia_rejected_associations_total", rejected)
+
+    def _of_the_log(self, figures: Figures, now: datetime) -> Iterator[Metric]:
+        yield _gauge("marginalia_studies", {(s,): n for s, n in figures.studies.items()})
+        yield _gauge("marginalia_jobs", figures.jobs)
+        queued = sum(n for (state, _), n in figures.jobs.items() if state == "queued")
+        yield _gauge("marginalia_queue_jobs", {(): queued})
+        since = figures.queued_since or now
+        age = {(): (now - since).total_seconds()}
+        yield _gauge("marginalia_queue_oldest_age_seconds", age)
+        yield _gauge("marginalia_deliveries", figures.deliveries)
+        oldest = {
+            (name,): (now - figures.unproved_since.get(name, now)).total_seconds()
+            for name, _ in figures.deliveries
+        }
+        yield _gauge("marginalia_delivery_oldest_age_seconds", oldest)
+        name = "marginalia_stage_seconds"
+        family = HistogramMetricFamily(name, METRICS[name].words, labels=METRICS[name].labels)
+        for key in sorted(self.times.counts):
+            family.add_metric(key, self.times.buckets(key), self.times.sums[key])
+        yield family
+
+
+def _gauge(name: str, values: Mapping[Any, float]) -> Metric:
+    meaning = METRICS[name]
+    family = GaugeMetricFamily(name, meaning.words, labels=meaning.labels)
+    for labels, value in values.items():
+        family.add_metric(labels, float(value))
+    return family
+
+
+def _counter(name: str, values: Mapping[Any, float]) -> Metric:
+    meaning = METRICS[name]
+    family = CounterMetricFamily(name, meaning.words, labels=meaning.labels)
+    for labels, value in values.items():
+        family.add_metric(labels, float(value))
+    return family
