@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import requests
 import yaml
 
 from app.files import READY, read_json
@@ -83,6 +84,24 @@ class Node:
     def port(self) -> int:
         """The DICOM port."""
         return self.ready["dicom_port"]
+
+    def ask(self, path: str) -> requests.Response:
+        """Ask the web port, which must answer at once."""
+        return requests.get(f"http://127.0.0.1:{self.ready['web_port']}{path}", timeout=10)
+
+    def part(self, name: str) -> dict[str, str]:
+        """Return how a part is by `/readyz`."""
+        told: dict[str, str] = self.ask("/readyz").json()["parts"][name]
+        return told
+
+    def becomes(self, name: str, state: str, words: str = "", timeout_s: float = 30) -> None:
+        """Wait until a part is in this state and says this."""
+
+        def so() -> bool:
+            part = self.part(name)
+            return part["state"] == state and words in part["says"]
+
+        wait_until(so, timeout_s, f"{name} {state} {words!r}")
 
     def kill(self) -> None:
         """End the node's own process as a power cut would."""

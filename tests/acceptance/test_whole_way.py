@@ -279,14 +279,20 @@ def test_no_log_holds_a_name_or_an_id(tmp_path: Path) -> None:
     twisted.PixelData = bytes(len(twisted.PixelData))
     twisted.save_as(tmp_path / "other-content.dcm")
     settings = lenient(placed="allow", missing_slice="allow")
-    with running(tmp_path / "node", settings, MARGINALIA_LOG_LEVEL="DEBUG") as node:
+    web = {"web": {"port": 0, "probe_s": 0.5}}
+    with running(tmp_path / "node", settings | web, MARGINALIA_LOG_LEVEL="DEBUG") as node:
         send([*good.paths, *bad.paths, tmp_path / "other-content.dcm"], node.port)
         states = {job.state for job in node.settled(2)}
         assert states == {State.DONE, State.FAILED}
         told = node.command("show", good.study_uid).stdout + node.command("jobs").stdout
+        web_told = [node.ask(path).text for path in ("/readyz", "/healthz", "/metrics", "/other")]
+        web_told += [node.command("health").stdout, node.command("health", "--json").stdout]
     seg = dcmread(next((tmp_path / "node").rglob("encode/seg.dcm")))
     assert str(seg.PatientName) == CANARY, "the canary went the whole way"
-    for text in (node.log.read_text(errors="replace"), told):
+    for text in (node.log.read_text(errors="replace"), told, *web_told):
         assert text
         assert CANARY.partition("^")[0] not in text
         assert CANARY_ID not in text
+    for text in web_told:  # that port is open to all: no study is named there either
+        for uid in (good.study_uid, bad.study_uid, *good.sop_uids):
+            assert uid not in text
