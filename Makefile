@@ -1,6 +1,6 @@
 # Each target is one line that calls a script; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench-door bench-log bench-seg bench-shape train-phantom evaluate-phantom
+.PHONY: help demo test test-map check map bench-door bench-log bench-seg bench-shape train-phantom evaluate-phantom
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\): ## /  make \1\t/p' Makefile | expand --tabs=28
@@ -11,8 +11,14 @@ demo: ## send a phantom study through the node and show the result; ORTHANC=1 de
 test: ## set up, run every check and every test
 	@deploy/setup --tests --peers && tests/check
 
+test-map: ## build the container, load its archive in an empty store and run it (Debian, as root)
+	@deploy/setup --tests --peers --containers && .venv/bin/python -m pytest tests/map
+
 check: ## format, lint and types only
 	@deploy/setup --tests && tests/check static
+
+map: ## pack it as a MONAI Application Package; deploy/map/build.py explains BASE, MODELS, CONFIG …
+	@deploy/setup && .venv/bin/python -m deploy.map.build
 
 train-phantom: ## train the small network that ships with the code
 	@deploy/setup && .venv/bin/python -m tests.phantoms train

@@ -16,6 +16,7 @@ from app.config_archives import Deliver, FilesArchive
 from app.config_routes import Destination
 from app.dicom.series import read_header
 from app.errors import DONE, INPUT_WRONG, NODE_WRONG, ConfigError, StudyError, UnreadableDicom
+from app.files import make_writable
 from app.installed import install, start_crew
 from app.node import Node
 from app.results.forms import Form
@@ -36,8 +37,9 @@ def run_batch(
     """Read every study under `source`, write results to `output`; return the exit status."""
     if not source.is_dir():
         raise ConfigError(f"{source}: is not a folder; give the input folder with -i")
+    make_writable(output)
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="marginalia-")))
+        scratch = Path(stack.enter_context(_scratch()))
         config = _for_batch(config, scratch, output, forms)
         installed = install(config, models)
         store = Store.open(scratch / "node.db")
@@ -60,6 +62,15 @@ def run_batch(
         on_stop(stop)
         node.run(done=lambda: not store.open_studies() and not _unsettled(store))
         return NODE_WRONG if stopped.is_set() else _verdict(store, studies, unreadable)
+
+
+def _scratch() -> "tempfile.TemporaryDirectory[str]":
+    try:
+        return tempfile.TemporaryDirectory(prefix="marginalia-")
+    except OSError as error:
+        raise ConfigError(
+            f"no folder for temporary files ({error.strerror}); mount one or set TMPDIR"
+        ) from error
 
 
 def _for_batch(config: Config, scratch: Path, output: Path, forms: tuple[Form, ...]) -> Config:

@@ -130,8 +130,7 @@ def _run(args: argparse.Namespace, config: Config) -> int:
 
     source = _folder(args.input, "HOLOSCAN_INPUT_PATH", "input")
     output = _folder(args.output, "HOLOSCAN_OUTPUT_PATH", "output")
-    models = args.models or os.environ.get("HOLOSCAN_MODEL_PATH")
-    return run_batch(config, source, output, Path(models) if models else None, _forms(args.forms))
+    return run_batch(config, source, output, args.models, _forms(args.forms))
 
 
 def _forms(names: str) -> tuple[Form, ...]:

@@ -1,11 +1,14 @@
 """Files that survive a power cut: temp → fsync → rename → fsync of the folder."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from app.errors import ConfigError
 
 READY = "ready.json"
 """File in the data folder that is there while the node is ready; says where it listens."""
@@ -28,6 +31,19 @@ def make_folder(folder: Path) -> None:
         make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
         sync_folder(folder.parent)
+
+
+def make_writable(folder: Path) -> None:
+    """Make a private folder that we may write to, or say why not."""
+    try:
+        make_folder(folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "it is read-only for us")
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: user {os.getuid()} cannot write there ({error.strerror});"
+            " mount or name a folder that it owns"
+        ) from error
 
 
 @contextmanager

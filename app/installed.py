@@ -69,8 +69,13 @@ class Crew:
 
 
 def install(config: Config, root: Path | None = None) -> Mapping[str, Installed]:
-    """Load the card of every model, from `root` first, and refuse what does not fit its routes."""
+    """Load the card of every model, and refuse what does not fit its routes.
+
+    It is looked for in `root` first, else in HOLOSCAN_MODEL_PATH, as a MAP has it.
+    """
     models = {}
+    if root is None and (given := os.environ.get("HOLOSCAN_MODEL_PATH")):
+        root = Path(given)
     for model in config.models:
         places = [place / model.folder for place in (root, Path.cwd(), ZOO) if place]
         folder = next((place for place in places if (place / "card.yaml").is_file()), None)

@@ -12,7 +12,7 @@ from app.announce import Announcement
 from app.children import Child
 from app.config import Config, application_version
 from app.errors import ConfigError
-from app.files import READY, make_folder
+from app.files import READY, make_writable
 from app.installed import install, start_crew
 from app.node import Node
 from app.retain import Cleaner, finish
@@ -28,7 +28,7 @@ def serve(config: Config, config_path: Path) -> int:
     """Run the node until SIGTERM or SIGINT."""
     os.umask(0o077)  # what lies in the data folder is nobody else's business
     with ExitStack() as stack:
-        make_folder(config.data)
+        make_writable(config.data)
         stack.enter_context(only_node_in(config.data))
         ready = config.data / READY
         ready.unlink(missing_ok=True)
