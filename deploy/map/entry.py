@@ -1,5 +1,5 @@
 #!/opt/venv/bin/python -IS
-"""The container's entry point: `show`, `extract`, else everything goes to `python -m app`.
+"""The container's entry point: `show`, `extract`, else all goes to `python -m app`.
 
 It stays while the program runs, as a container's first process must: from that one the kernel
 withholds each signal that it has not asked for. It waits for signals instead of handling them, so
@@ -97,7 +97,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return _fail(NODE_WRONG, f"HOLOSCAN_TIMEOUT={limit}: give whole seconds, 0 for no limit")
     is_batch = not argv or argv[0] == "run" or argv[0].startswith("-")
     _allow_stack()
-    command = [sys.executable, "-m", "app", *argv]
+    command = [sys.executable, "-P", "-m", "app", *argv]
     child = os.posix_spawn(command[0], command, environ, setsigmask=[])
     status = _wait(child, int(limit) if is_batch and int(limit) else math.inf)
     if status is not None:
@@ -124,7 +124,7 @@ def _wait(child: int, limit_s: float) -> int | None:
 
 
 def _reap() -> dict[int, int]:
-    """Return the status of each process that ended, orphans that we inherit included."""
+    """Return the status of each process that ended; orphans are the first process's to bury."""
     ended = {}
     try:
         while (found := os.waitpid(-1, os.WNOHANG))[0]:

@@ -1,17 +1,24 @@
 """Starting with something wrong: a sentence that says what, where and what to do.
 
-Covered: a wrong app.yaml, an unknown model, roles that do not fit, a port in use, no job log.
-Not covered: a full disk.
+Covered: a wrong app.yaml, an unknown model, roles that do not fit, a port in use, no job log,
+folders that cannot be written. Not covered: a full disk.
 """
 
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.batch import run_batch
+from app.config import load_config
+from app.errors import ConfigError
+from app.installed import ZOO
+from app.results.forms import Form
 from app.store.store import Store
-from tests.node import SETTINGS, Node
+from tests.node import SETTINGS, Node, python_m_app
 
 
 @pytest.mark.parametrize(
@@ -83,3 +90,35 @@ def test_show_without_a_job_says_so(tmp_path: Path) -> None:
     asked = node.command("show", check=False)
     assert asked.returncode == 1
     assert "there is no job yet" in asked.stderr
+
+
+def test_models_are_found_where_a_map_has_them(tmp_path: Path) -> None:
+    """By every command, in HOLOSCAN_MODEL_PATH before the shipped ones."""
+    shutil.copytree(ZOO / "phantom", tmp_path / "models" / "phantom")
+    config = str(Node(tmp_path).config)
+    checked = python_m_app("check", "--config", config, HOLOSCAN_MODEL_PATH=tmp_path / "models")
+    assert f" in {tmp_path / 'models' / 'phantom'}\n" in checked.stdout
+    elsewhere = python_m_app("check", "--config", config, HOLOSCAN_MODEL_PATH=tmp_path / "none")
+    assert f" in {ZOO / 'phantom'}\n" in elsewhere.stdout
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """The node's data and the batch's output, as on a read-only root with nothing mounted."""
+    node, study = Node(tmp_path), tmp_path / "in"
+    study.mkdir()
+    served = node.command("serve", "--data", "/proc/data", check=False)
+    read = node.command("run", "-i", str(study), "-o", "/proc/out", check=False)
+    for refused, folder in ((served, "/proc/data"), (read, "/proc/out")):
+        assert refused.returncode == 2
+        assert refused.stderr.startswith(f"{folder}: user ")
+        assert refused.stderr.count("\n") == 1
+
+
+def test_a_batch_without_a_place_for_temporary_files_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container with a read-only root and no tmpfs."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    config = load_config(Node(tmp_path).config)
+    with pytest.raises(ConfigError, match="no folder for temporary files"):
+        run_batch(config, tmp_path, tmp_path / "out", None, (Form.SEG,))
