@@ -52,7 +52,7 @@ def made_environment(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Give the variables as the README has them made, and a short time to be stable."""
-    return made_environment(tmp_path_factory.mktemp("env")) | {"STABLE_AGE": "2"}
+    return made_environment(tmp_path_factory.mktemp("env")) | {"STABLE_AGE_S": "2"}
 
 
 @pytest.fixture(scope="module")
