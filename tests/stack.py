@@ -29,6 +29,7 @@ ADDRESS = "192.0.2.7"
 """Address of the services' network that is not loopback, as an engine's bridge would give it."""
 
 _CLONE_NEWNET = 0x40000000
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
 _FROM_ETC = ("alternatives", "group", "hosts", "ld.so.cache", "localtime", "nsswitch.conf")
 _FROM_ETC += ("passwd", "ssl")
@@ -59,6 +60,7 @@ class Image:
 
     entrypoint: Sequence[str]
     folders: Mapping[str, str] = field(default_factory=dict)
+    path: str = _PATH
 
 
 IMAGES = {
@@ -69,6 +71,7 @@ IMAGES = {
             "/opt/venv": sys.prefix,
             sys.base_prefix: sys.base_prefix,
         },
+        path=f"/opt/venv/bin:{_PATH}",
     ),
     # the image's own entry point makes one file of all in /etc/orthanc and starts the same program
     "orthancteam/orthanc": Image(entrypoint=("Orthanc", "/etc/orthanc/orthanc.json")),
@@ -206,7 +209,7 @@ class Stack:
     def _script(self, name: str) -> str:
         """Return the shell's part: a root of its own, then the service's program in it."""
         service = self.service(name)
-        image = IMAGES[service["image"].rpartition(":")[0]]
+        image = _image(service)
         root = self._folder / "roots" / name
         root.mkdir(parents=True, exist_ok=True)
         lines = [f"root={shlex.quote(str(root))}", _FUNCTIONS]
@@ -245,10 +248,15 @@ class Stack:
             call.append("--no-new-privs")
         if service.get("cap_drop") == ["ALL"]:
             call += ["--inh-caps=-all", "--bounding-set=-all"]
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/"}
+        environment = {"PATH": _image(service).path, "HOME": "/"}
         environment |= {key: str(value) for key, value in service.get("environment", {}).items()}
         told = [f"{key}={value}" for key, value in environment.items()]
         return [*call, "env", "-i", f"--chdir={service.get('working_dir', '/')}", *told]
+
+
+def _image(service: Mapping[str, Any]) -> Image:
+    """Return what stands for a service's image."""
+    return IMAGES[service["image"].rpartition(":")[0]]
 
 
 def _system(path: Path) -> str:

@@ -128,7 +128,7 @@ def send(stack: Stack, *studies: StudyFiles) -> None:
 
 def told(stack: Stack, *command: str) -> Any:
     """Return what a command of the node answers, called as a person would."""
-    answer = stack.execute("node", "/opt/venv/bin/python", "-m", "app", *command, "--json")
+    answer = stack.execute("node", "python", "-m", "app", *command, "--json")
     assert answer.returncode == 0, answer.stderr
     return json.loads(answer.stdout)
 
