@@ -25,6 +25,8 @@ from app.pipeline.gates import KINDS, LIMITS
 from app.results.forms import Form
 from app.store.delivery import DeliveryState
 from app.store.jobs import Event, State
+from app.web.metrics import METRICS
+from app.web.part import PartState
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
@@ -99,6 +101,20 @@ def test_the_table_of_gates_is_what_the_code_says() -> None:
     assert {*Gates.model_fields} == {*LIMITS, *KINDS}
 
 
+def test_the_table_of_metrics_is_what_the_code_says() -> None:
+    """Name, kind, labels and meaning stand once, in app/web/metrics.py."""
+    text = README.read_text(encoding="utf-8")
+    rows = [
+        f"| `{name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels)} |"
+        f" {each.words} |"
+        for name, each in METRICS.items()
+    ]
+    lacking = [row for row in rows if row not in text]
+    assert not lacking, "README.md lacks these rows:\n" + "\n".join(lacking)
+    named = set(re.findall(r"`(marginalia_\w+)`", text))
+    assert named == {*METRICS}, "README.md names metrics that are not told"
+
+
 def test_the_table_of_facts_is_what_the_code_says() -> None:
     """Name and meaning stand once, in app/dicom/facts.py."""
     text = README.read_text(encoding="utf-8")
@@ -133,6 +149,7 @@ TOLD = {
     "event": [*Event],
     "delivery state": [*DeliveryState],
     "form": [*Form],
+    "state of a part": [*PartState],
     "error": error_names(),
     "stage": [*STAGES],
     "fact": [*FACTS, *STUDY_FACTS],

@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -21,7 +22,9 @@ from prometheus_client.registry import Collector
 
 from app.children import Vitals
 from app.installed import Usage
+from app.store.delivery import DeliveryState
 from app.store.figures import Figures
+from app.store.jobs import State
 from app.store.store import Store
 from app.web.part import Overall, PartState, Report
 from app.web.probe import Reading
@@ -143,6 +146,8 @@ class Sources:
     version: str
     models: Mapping[str, str]
     """Name → exact identity."""
+    routes: tuple[str, ...]
+    destinations: tuple[str, ...]
     report: Callable[[], Report]
     children: Callable[[], Mapping[str, Vitals]]
     workers: Callable[[], Mapping[str, Condition]]
@@ -248,16 +253,20 @@ class Numbers(Collector):
 
     def _of_the_log(self, figures: Figures, now: datetime) -> Iterator[Metric]:
         yield _gauge("marginalia_studies", {(s,): n for s, n in figures.studies.items()})
-        yield _gauge("marginalia_jobs", figures.jobs)
-        queued = sum(n for (state, _), n in figures.jobs.items() if state == "queued")
+        # also what there is none of: an alert on a growth needs a number to grow from
+        none = dict.fromkeys(product(State, self.sources.routes), 0)
+        yield _gauge("marginalia_jobs", {**none, **figures.jobs})
+        queued = sum(n for (state, _), n in figures.jobs.items() if state is State.QUEUED)
         yield _gauge("marginalia_queue_jobs", {(): queued})
         since = figures.queued_since or now
         age = {(): (now - since).total_seconds()}
         yield _gauge("marginalia_queue_oldest_age_seconds", age)
-        yield _gauge("marginalia_deliveries", figures.deliveries)
+        unsent = dict.fromkeys(product(self.sources.destinations, DeliveryState), 0)
+        deliveries = {**unsent, **figures.deliveries}
+        yield _gauge("marginalia_deliveries", deliveries)
         oldest = {
             (name,): (now - figures.unproved_since.get(name, now)).total_seconds()
-            for name, _ in figures.deliveries
+            for name, _ in deliveries
         }
         yield _gauge("marginalia_delivery_oldest_age_seconds", oldest)
         name = "marginalia_stage_seconds"

@@ -174,6 +174,8 @@ class Watch:
         return Sources(
             version=version,
             models={name: each.card.identity for name, each in watched.models.items()},
+            routes=tuple(route.name for route in watched.config.routes),
+            destinations=tuple(watched.config.archives),
             report=self._board.look,
             children=lambda: {child.name: child.vitals for child in watched.children},
             workers=lambda: {n: each.condition for n, each in watched.crew.by_name.items()},

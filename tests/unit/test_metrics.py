@@ -35,6 +35,8 @@ def numbers(store: Store, usage: Usage | None = None, **counts: int) -> Numbers:
     sources = Sources(
         version="1",
         models={},
+        routes=("phantom-ct",),
+        destinations=("pacs",),
         report=lambda: Report(parts=()),
         children=lambda: {"door": vitals},
         workers=lambda: {"model worker": IDLE},
@@ -89,6 +91,8 @@ def test_the_queue_has_a_length_and_an_age(tmp_path: Path) -> None:
         )
         assert found["marginalia_queue_jobs"] == 2
         assert 600 <= found["marginalia_queue_oldest_age_seconds"] < 3600
+        assert found["marginalia_jobs failed phantom-ct"] == 0
+        assert found["marginalia_deliveries pacs refused"] == 0
         figures = store.figures(NOW - timedelta(days=36500))
         assert figures.queued_since is None
 
