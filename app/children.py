@@ -135,6 +135,8 @@ class Child:
         pause_s, began = FIRST_PAUSE_S, time.monotonic()
         while self._process is not None:
             code = self._process.wait()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
             self._note(alive=False, ended=_in_words(code))
             if self._closing.is_set():
                 return

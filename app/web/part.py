@@ -95,10 +95,14 @@ class Report:
 
 
 class Board:
-    """Looks at all parts, remembers since when each is as it is, and logs every change."""
+    """Looks at all parts, remembers since when each is as it is, and logs every change.
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    Unless `quiet` says that changes are meant, as they are while the node stops.
+    """
+
+    def __init__(self, parts: Sequence[Part], quiet: Callable[[], bool] = lambda: False) -> None:
         self._parts = parts
+        self._quiet = quiet
         self._lock = threading.Lock()
         self._since: dict[str, tuple[PartState, datetime]] = {}
 
@@ -113,7 +117,8 @@ class Board:
         before, since = self._since.get(part.name, (PartState.UNKNOWN, datetime.now(UTC)))
         if found.state is not before:
             since = datetime.now(UTC)
-            _log_change(part, before, found.state, says)
+            if not self._quiet():
+                _log_change(part, before, found.state, says)
         self._since[part.name] = (found.state, since)
         return PartReport(
             name=part.name,

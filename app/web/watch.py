@@ -67,7 +67,10 @@ class Watch:
         database = Probe("database", self._try_log, web.probe_s)
         disk = Probe("disk", self._disk.ask, web.probe_s)
         self._probes = [database, disk, *self._archives.values()]
-        self._board = Board([*self._own_parts(database, disk), *self._archive_parts()])
+        self._board = Board(
+            [*self._own_parts(database, disk), *self._archive_parts()],
+            quiet=lambda: watched.loop.stopping,
+        )
         self._port = WebPort(
             web,
             lives=self._lives,

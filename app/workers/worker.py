@@ -89,17 +89,16 @@ class Worker:
 
     @property
     def condition(self) -> Condition:
-        """How it is now."""
-        with self._fate:
-            return Condition(
-                pid=self.pid,
-                doing=self._doing if self._running else "",
-                began_at=self._began_at,
-                limit_s=self._limit_s,
-                starts=self._starts,
-                losses=self._losses,
-                ended=self._ended,
-            )
+        """How it is now; never waits, also while a child is being started or ended."""
+        return Condition(
+            pid=self.pid,
+            doing=self._doing if self._running else "",
+            began_at=self._began_at,
+            limit_s=self._limit_s,
+            starts=self._starts,
+            losses=self._losses,
+            ended=self._ended,
+        )
 
     @property
     def pid(self) -> int | None:
