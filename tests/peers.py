@@ -24,13 +24,15 @@ PLUGINS = {
     "orthanc-dicomweb": Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so"),
     "orthanc-python": Path("/usr/share/orthanc/plugins/libOrthancPython.so"),
 }
+NAMESPACES = "the right to make namespaces, as root has it"
 STOP_S = 20.0
 
 
 def find(tool: str) -> str | None:
-    """Return the path of an installed program or plugin; `root` is there for whoever is root."""
-    if tool == "root":
-        return "/" if os.geteuid() == 0 else None
+    """Return the path of an installed program or plugin; NAMESPACES is there if it is allowed."""
+    if tool == NAMESPACES:
+        made = _run("unshare", "--net", "--mount", "--pid", "--fork", "true")
+        return shutil.which("unshare") if made.returncode == 0 else None
     if tool in PLUGINS:
         return str(PLUGINS[tool]) if PLUGINS[tool].exists() else None
     return shutil.which(tool, path=PATH)
