@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from app import cli_deliver, cli_health, show
+from app import cli_backup, cli_deliver, cli_health, show
 from app.command import Command, answer, job_log, job_log_if_there
 from app.config import Config, config_path, load_config
 from app.dicom.encoded import is_uid
@@ -103,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--from", dest="stage", choices=JOB_STAGES, help="this stage, anew")
     cli_deliver.add_commands(add)
     cli_health.add_command(add)
+    cli_backup.add_commands(add)
     complete = add("complete", _complete, "say that a study is complete now", asks=True)
     complete.add_argument("study", help="study UID")
     add("refused", _refused, "list what the door refused or put aside, newest first", asks=True)

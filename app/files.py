@@ -1,6 +1,7 @@
 """Files that survive a power cut: temp → fsync → rename → fsync of the folder."""
 
 import errno
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -61,6 +62,29 @@ def durable(path: Path) -> Iterator[IO[bytes]]:
             partial.unlink()
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def locked(path: Path, *, refusal: str | None = None, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of a file, which ends with the process; with a refusal nobody is waited for."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        give_to_owner(fd, path.parent)
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        try:
+            fcntl.flock(fd, how | fcntl.LOCK_NB if refusal else how)
+        except BlockingIOError as error:
+            raise ConfigError(refusal) from error
+        yield
+    finally:
+        os.close(fd)
+
+
+def give_to_owner(made: int | Path, folder: Path) -> None:
+    """Let what root has made belong to the folder's owner: the node does not run as root."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(made, owner.st_uid, owner.st_gid)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,7 +6,6 @@ that it holds the object, nor a file that a start would take for a new arrival. 
 rows: their folder is renamed in a transaction that finds that nobody needs them, and then removed.
 """
 
-import fcntl
 import logging
 import os
 import shutil
@@ -21,13 +20,15 @@ from uuid import uuid4
 from app.config import Config
 from app.errors import NodeError
 from app.faults import crash_point
-from app.files import make_folder, read_json, sync_folder, write_json
+from app.files import locked, make_folder, read_json, sync_folder, write_json
 from app.pipeline.receive import REMOVING, SPOOL
 from app.store.store import Store
 
 log = logging.getLogger(__name__)
 
 BATCH, MOST_TOLD = 100, 100_000
+BACKUP_LOCK = "backup.lock"
+"""File in the data folder that a backup holds, so that nothing goes from under it."""
 ASIDE = ".removing"
 """Suffix of a job's folder that nobody looks for any more."""
 DAY = timedelta(days=1)
@@ -48,7 +49,15 @@ class Cleaned:
 
 
 def clean(config: Config, store: Store, now: datetime, *, dry_run: bool = False) -> Cleaned:
-    """Remove what is over its time; with little free space also what is younger, oldest first."""
+    """Remove what is over its time; with little free space also what is younger, oldest first.
+
+    Waits for the end of a backup that is being made.
+    """
+    with locked(config.data / BACKUP_LOCK, shared=True):
+        return _clean(config, store, now, dry_run=dry_run)
+
+
+def _clean(config: Config, store: Store, now: datetime, *, dry_run: bool) -> Cleaned:
     rules, cleaner = config.retain, _Cleaner(config, store, now, dry_run=dry_run)
     cleaner.studies(_before(now, rules.studies_days), lambda: True)
     cleaner.results(_before(now, rules.results_days), lambda: True)
@@ -168,12 +177,8 @@ class _Cleaner:
 @contextmanager
 def _alone(data: Path) -> Iterator[None]:
     """Wait until nobody else works with the lists, such as `clean` by hand beside the node."""
-    fd = os.open(data / "removing.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with locked(data / "removing.lock"):
         yield
-    finally:
-        os.close(fd)
 
 
 def _before(now: datetime, days: float | None) -> datetime | None:

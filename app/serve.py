@@ -1,6 +1,5 @@
 """The resident composition: door, job log, workers and graph, until told to stop."""
 
-import fcntl
 import logging
 import os
 import threading
@@ -9,10 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from app.announce import Announcement
+from app.backup_folder import LOCK, RESTORING
 from app.children import Child
 from app.config import Config, application_version
 from app.errors import ConfigError
-from app.files import READY, make_writable
+from app.files import READY, locked, make_writable
 from app.installed import install, start_crew
 from app.node import Node
 from app.retain import Cleaner, finish
@@ -91,15 +91,10 @@ def _children(config: Config, config_path: Path, told: Announcement) -> list[Chi
 @contextmanager
 def only_node_in(data: Path) -> Iterator[None]:
     """Hold the data folder's lock; a second node on the same folder would run every job twice."""
-    fd = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise ConfigError(
-            f"{data}: another node works in this folder; stop it or give this one its own `data`"
-        ) from error
-    try:
+    taken = f"{data}: another node works in this folder; stop it or give this one its own `data`"
+    with locked(data / LOCK, refusal=taken):
+        if (data / RESTORING).exists():
+            raise ConfigError(
+                f"{data}: a `restore` into this folder was cut short; empty it and restore again"
+            )
         yield
-    finally:
-        os.close(fd)

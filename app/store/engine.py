@@ -4,8 +4,8 @@ SQLite is the bundled build of pysqlite3: the one of Debian 12 (3.40.1) can corr
 connections write to. The defaults would lose writes silently, hence the settings here.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -130,6 +130,25 @@ class Database:
                 connection.execute("ROLLBACK")
             finally:
                 connection.close()
+
+    def copy(self, target: Path, still: Callable[[Connection], None]) -> None:
+        """Copy the log as it is at one moment to a new file.
+
+        While `still` is called nobody can change a row; the copying itself holds up nobody.
+        """
+        with self._meaning(), closing(dbapi2.connect(str(self.path))) as moment:
+            moment.isolation_level = None
+            with self._writer.begin() as connection:
+                moment.execute("BEGIN")
+                moment.execute("SELECT count(*) FROM sqlite_master").fetchall()  # fixes the moment
+                still(connection)
+            try:
+                with closing(dbapi2.connect(str(target))) as copy:
+                    moment.backup(copy)
+            except dbapi2.Error as error:
+                raise OutOfResources(
+                    f"the job log cannot be copied to {target} ({error}); look at the disk there"
+                ) from error
 
     @staticmethod
     def _settings(engine: Engine, pragmas: tuple[str, ...], begin: str) -> None:

@@ -62,13 +62,17 @@ def _version(connection: Connection, path: Path) -> str | None:
 
 def _is_behind(version: str | None, path: Path, scripts: Path) -> bool:
     """Return whether a step is missing; refuse what no step can mend."""
-    directory = ScriptDirectory(str(scripts))
-    if version not in {None, *(step.revision for step in directory.walk_revisions())}:
+    if version is not None and version not in known_steps(scripts):
         raise StoreError(
             f"the job log {path} was written by a newer version of this program (its tables are "
             f"at step {version}); run that version, or restore the copy made before the update"
         )
-    return version != directory.get_current_head()
+    return version != ScriptDirectory(str(scripts)).get_current_head()
+
+
+def known_steps(scripts: Path = MIGRATIONS) -> set[str]:
+    """Return the steps that this program knows."""
+    return {step.revision for step in ScriptDirectory(str(scripts)).walk_revisions()}
 
 
 def _copy(source: Path, target: Path) -> None:

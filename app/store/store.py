@@ -10,6 +10,7 @@ from app.errors import StoreError
 from app.files import make_folder
 from app.store import schema
 from app.store.commitments import CommitmentLog
+from app.store.copies import Copies
 from app.store.deliveries import DeliveryLog
 from app.store.engine import Database
 from app.store.figures import FigureLog
@@ -35,6 +36,7 @@ class Store(
     History,
     Past,
     FigureLog,
+    Copies,
 ):
     """The job log: every method is one transaction, every change of state has its line.
 

@@ -238,8 +238,8 @@ def restart(stack: Stack) -> None:
 def stop_in_the_midst(stack: Stack) -> None:
     """Freeze Orthanc, and return when a result has begun to come in that it has not read.
 
-    In between it runs on for a moment: a node that waits for an answer sends no result. A result may
-    slip through then, so there have to be several to come.
+    In between it runs on for a moment: a node that waits for an answer sends no result. A result
+    may slip through then, so there have to be several to come.
     """
     said(stack, "1 of 1 series are needed, 24 objects came", 3)
     process = stack.first_process("orthanc")
