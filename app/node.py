@@ -64,8 +64,10 @@ class Node:
         """Whether no more work is taken."""
         return self._stopping.is_set()
 
-    def run(self, done: Callable[[], bool]) -> None:
+    def run(self, done: Callable[[], bool], alive: Callable[[], None] = lambda: None) -> None:
         """Run until stopped, or until `done` says so when nothing is due.
+
+        `alive` is called at each turn of the loop, several times a second.
 
         The graph and the couriers run in threads of their own: a stage that cannot be interrupted
         or a delivery to an archive that hangs then does not hold up the end of the node. Such a job
@@ -74,7 +76,7 @@ class Node:
         """
         graph = threading.Thread(target=self._run_graph, name="graph", daemon=True)
         graph.start()
-        self._feed_all(done)
+        self._feed_all(done, alive)
         while graph.is_alive() and time.monotonic() < self._stop_at + LAST_CALL_S:
             self.turned_at = time.monotonic()
             self._keep_leases()
@@ -120,11 +122,12 @@ class Node:
         self._stopping.set()
         self._wake.set()
 
-    def _feed_all(self, done: Callable[[], bool]) -> None:
+    def _feed_all(self, done: Callable[[], bool], alive: Callable[[], None]) -> None:
         try:
             while not self._stopping.is_set():
                 self.turned_at = time.monotonic()
                 self._wake.clear()
+                alive()
                 try:
                     self._keep_leases()
                     self._offer_due()

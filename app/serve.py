@@ -15,6 +15,7 @@ from app.errors import ConfigError
 from app.files import READY, locked, make_writable
 from app.installed import install, start_crew
 from app.node import Node
+from app.notify import Notifier
 from app.retain import Cleaner, finish
 from app.runner import now
 from app.signals import on_stop
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 def serve(config: Config, config_path: Path) -> int:
     """Run the node until SIGTERM or SIGINT."""
     os.umask(0o077)  # what lies in the data folder is nobody else's business
+    supervisor = Notifier.take()
     with ExitStack() as stack:
         make_writable(config.data)
         stack.enter_context(only_node_in(config.data))
@@ -63,18 +65,20 @@ def serve(config: Config, config_path: Path) -> int:
             stack.callback(watch.close)
             announcement.web(watch.open())
         announcement.make()
+        supervisor.ready(f"data in {config.data}")
         cleaner = Cleaner(config, store, now)
         stack.callback(cleaner.close)
         cleaner.open()
 
         def stop() -> None:
             log.info("stopping: the door closes, running jobs finish or are handed back")
+            supervisor.stopping()
             for child in children:
                 threading.Thread(target=child.close, name="child closing").start()
             node.stop()
 
         on_stop(stop)
-        node.run(done=lambda: False)
+        node.run(done=lambda: False, alive=supervisor.alive)
     log.info("stopped")
     return 0
 
