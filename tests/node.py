@@ -44,6 +44,9 @@ SETTINGS: dict[str, Any] = {
 class Node:
     """One node; it can be started again on the same folder."""
 
+    python, root = sys.executable, ROOT
+    """Which program runs: this one, unless a test has installed another."""
+
     def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
         self.data = folder / "data"
         self.config = folder / "app.yaml"
@@ -57,8 +60,8 @@ class Node:
         """Start it and wait until it is ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", "serve", "--config", str(self.config)],
-                cwd=ROOT,
+                [self.python, "-m", "app", "serve", *self.named],
+                cwd=self.root,
                 env=os.environ | environment,
                 stdout=log,
                 stderr=log,
@@ -67,6 +70,11 @@ class Node:
         wait_until(self._ready_or_ended, 60, "the node's start")
         assert self.process.poll() is None, self.log.read_text()
         return self
+
+    @property
+    def named(self) -> list[str]:
+        """The options that name its configuration and its data."""
+        return ["--config", str(self.config), "--data", str(self.data)]
 
     def _ready_or_ended(self) -> bool:
         assert self.process is not None
@@ -146,7 +154,7 @@ class Node:
 
     def command(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """Run one of the node's commands on the same folder."""
-        answer = python_m_app(*arguments, "--config", str(self.config))
+        answer = python_m_app(*arguments, *self.named)
         assert answer.returncode == 0 or not check, answer.stdout + answer.stderr
         return answer
 
