@@ -1,6 +1,7 @@
 # Each target is one line that calls a script; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-map check map bench-door bench-log bench-seg bench-shape train-phantom evaluate-phantom
+.PHONY: help demo test test-map check map bundle train-phantom evaluate-phantom
+.PHONY: bench-door bench-log bench-seg bench-shape
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\): ## /  make \1\t/p' Makefile | expand --tabs=28
@@ -19,6 +20,9 @@ check: ## format, lint and types only
 
 map: ## pack it as a MONAI Application Package; deploy/map/build.py explains BASE, MODELS, CONFIG …
 	@deploy/setup && .venv/bin/python -m deploy.map.build
+
+bundle: ## collect release, packages, models and image in one file for a site without a network
+	@deploy/setup && deploy/bundle
 
 train-phantom: ## train the small network that ships with the code
 	@deploy/setup && .venv/bin/python -m tests.phantoms train
