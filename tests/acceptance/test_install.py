@@ -157,10 +157,12 @@ def test_an_update_that_does_not_fit_the_sites_file_changes_nothing(
     site.config.write_text(text)
     site.install(later)
     assert site.root.readlink() == Path("9.1.0")
-    (later / "README.md").write_text("other words")
-    same = site.install(later, check=False)
-    assert same.returncode == 1
-    assert "raise application.version" in same.stderr
+    site.install(release(tmp_path / "last", "9.2.0"))
+    for source in (later, tmp_path / "last"):
+        (source / "README.md").write_text("other words")
+        kept = site.install(source, check=False)
+        assert kept.returncode == 1
+        assert "raise application.version" in kept.stderr, "neither the current nor the former"
 
 
 def test_the_way_back_says_what_it_forgets_and_loses_no_object(
