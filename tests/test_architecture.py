@@ -62,8 +62,8 @@ MAY_IMPORT = {
         ),
     },
     "web": {
-        *("children", "config", "config_web", "connect", "fetch.status", "installed", "store"),
-        *("door.edge", "door.guard", "door.http", "workers"),
+        *("children", "config", "config_web", "connect", "dicom.dimse", "fetch.status"),
+        *("door.edge", "door.guard", "door.http", "installed", "store", "workers"),
     },
     "workers": {"pipeline", "models", "dicom", "results"},
     "operators": {"pipeline", "workers"},

@@ -21,6 +21,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from app.children import Vitals
+from app.dicom.dimse import Status
 from app.installed import Usage
 from app.store.delivery import DeliveryState
 from app.store.figures import Figures
@@ -235,7 +236,8 @@ class Numbers(Collector):
         ):
             counts = {(n,): each.counts.get(what, 0) for n, each in children.items()}
             yield _counter(name, counts)
-        refused = {
+        statuses = [f"{status:04X}" for status in Status if status is not Status.SUCCESS]
+        refused = dict.fromkeys(product(children, statuses), 0) | {
             (name, what.removeprefix("refused ")): number
             for name, each in children.items()
             for what, number in each.counts.items()

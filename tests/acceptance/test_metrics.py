@@ -44,7 +44,7 @@ def scraped(node: Node) -> dict[str, float]:
 
 def labels(values: dict[str, str]) -> str:
     """Return labels as Prometheus writes them."""
-    inner = ",".join(f'{name}="{value}"' for name, value in values.items())
+    inner = ",".join(f'{name}="{value}"' for name, value in sorted(values.items()))
     return f"{{{inner}}}" if inner else ""
 
 
@@ -58,11 +58,15 @@ def of_the_log(samples: dict[str, float]) -> dict[str, float]:
 def counted(node: Node, wanted: dict[str, float]) -> dict[str, float]:
     """Wait until the numbers are these; a door tells its own every second."""
 
-    def so() -> dict[str, float] | None:
+    def others() -> dict[str, float | None]:
         found = scraped(node)
-        return found if {name: found.get(name) for name in wanted} == wanted else None
+        return {n: found.get(n) for n, number in wanted.items() if found.get(n) != number}
 
-    return wait_until(so, 30, f"the numbers {wanted}")
+    try:
+        wait_until(lambda: not others(), 30)
+    except AssertionError:
+        assert others() == {}, "instead of the numbers that were wanted"
+    return scraped(node)
 
 
 @pytest.mark.slow
@@ -92,11 +96,11 @@ def test_numbers_of_a_study_are_there_and_survive_a_restart(tmp_path: Path) -> N
                 'marginalia_refused_objects_total{process="door",status="C0DF"}': 1,
                 "marginalia_associations_total": 2,
                 'marginalia_rejected_associations_total{code="1 1 7"}': 1,
-                'marginalia_jobs{state="done",route="phantom-ct"}': 1,
+                'marginalia_jobs{route="phantom-ct",state="done"}': 1,
                 'marginalia_deliveries{destination="local",state="proved"}': 1,
                 'marginalia_delivery_oldest_age_seconds{destination="local"}': 0,
-                'marginalia_stage_seconds_count{stage="infer",route="phantom-ct"}': 1,
-                'marginalia_stage_seconds_count{stage="encode",route="phantom-ct"}': 1,
+                'marginalia_stage_seconds_count{route="phantom-ct",stage="infer"}': 1,
+                'marginalia_stage_seconds_count{route="phantom-ct",stage="encode"}': 1,
                 'marginalia_model_loads_total{model="phantom"}': 1,
                 'marginalia_process_starts_total{process="door"}': 1,
                 'marginalia_process_starts_total{process="model worker"}': 1,
@@ -107,12 +111,12 @@ def test_numbers_of_a_study_are_there_and_survive_a_restart(tmp_path: Path) -> N
                 "marginalia_queue_oldest_age_seconds": 0,
                 "marginalia_ready": 1,
                 f'marginalia_build_info{{version="{application_version()}"}}': 1,
-                f'marginalia_model_info{{model="phantom",identity="{job.model}"}}': 1,
+                f'marginalia_model_info{{identity="{job.model}",model="phantom"}}': 1,
             },
         )
         assert samples['marginalia_received_bytes_total{process="door"}'] > 24 * 48 * 48 * 2
         assert sum(v for k, v in samples.items() if k.startswith("marginalia_studies{")) == 1
-        seconds = samples['marginalia_stage_seconds_sum{stage="infer",route="phantom-ct"}']
+        seconds = samples['marginalia_stage_seconds_sum{route="phantom-ct",stage="infer"}']
         assert 0 < seconds < 300
         assert samples['marginalia_model_load_seconds_total{model="phantom"}'] <= seconds
         assert samples["marginalia_disk_free_bytes"] > 0

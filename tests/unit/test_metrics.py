@@ -123,6 +123,7 @@ def test_what_the_door_counts_is_told_by_codes(tmp_path: Path) -> None:
     assert found["marginalia_received_objects_total door"] == 7
     assert found["marginalia_received_bytes_total door"] == 99
     assert found["marginalia_refused_objects_total door A900"] == 2
+    assert found["marginalia_refused_objects_total door A700"] == 0
     assert found["marginalia_rejected_associations_total 1 1 3"] == 4
     assert found["marginalia_archive_answer_seconds pacs"] == 0.5
     assert "marginalia_archive_answer_seconds new" not in found
