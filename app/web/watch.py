@@ -24,7 +24,7 @@ from app.web.looks import (
     look_at_loop,
     look_at_worker,
 )
-from app.web.metrics import Numbers, Sources
+from app.web.numbers import Numbers, Sources
 from app.web.part import Board, Look, Part
 from app.web.probe import PATIENCE_S, Probe
 from app.web.server import WebPort

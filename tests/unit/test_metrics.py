@@ -19,7 +19,8 @@ from app.installed import Usage
 from app.pipeline import Stage
 from app.store.jobs import Job
 from app.store.store import Store
-from app.web.metrics import BUCKETS_S, METRICS, Numbers, Sources, StageTimes
+from app.web.metrics import METRICS
+from app.web.numbers import BUCKETS_S, Numbers, Sources, StageTimes
 from app.web.part import Report
 from app.workers import Condition
 from tests.log_rows import add_jobs
@@ -91,7 +92,7 @@ def test_the_queue_has_a_length_and_an_age(tmp_path: Path) -> None:
         )
         assert found["marginalia_queue_jobs"] == 2
         assert 600 <= found["marginalia_queue_oldest_age_seconds"] < 3600
-        assert found["marginalia_jobs failed phantom-ct"] == 0
+        assert found["marginalia_jobs phantom-ct failed"] == 0
         assert found["marginalia_deliveries pacs refused"] == 0
         figures = store.figures(NOW - timedelta(days=36500))
         assert figures.queued_since is None
