@@ -164,7 +164,10 @@ class Stack:
             )
 
     def kill(self, name: str) -> None:
-        """End a service, and all that it started, without a warning; wait until nothing is left."""
+        """End a service, and all that it started, without a warning; wait until nothing is left.
+
+        Its process 1 is ended: a service that changed its user outlives the `unshare` around it.
+        """
         process = self._running[name]
         try:
             os.kill(self.first_process(name), signal.SIGKILL)
