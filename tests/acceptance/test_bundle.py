@@ -1,8 +1,8 @@
 """deploy/bundle: what goes to a site without a network, proved there and installed from.
 
-Covered: a bundle of the release, a real model and a stand-in of the image's archive; the same bytes
-twice; its `verify` without our program, also on spoiled ones; installing from it below a folder,
-with no network at all. Not covered: its packages, 570 MB and more, which `pip` alone judges; the
+Covered: a bundle of the release and a real model, without an image; the same bytes twice; its
+`verify` without our program, also on spoiled ones; installing from it below a folder, with no
+network at all. Not covered: its packages, 570 MB and more, which `pip` alone judges; the
 image's content, see the tests of the image.
 """
 
