@@ -5,6 +5,7 @@ DICOM objects, by their UIDs, as the resident node makes.
 """
 
 import logging
+import os
 import tempfile
 import threading
 from collections import Counter
@@ -92,7 +93,7 @@ def _for_batch(config: Config, scratch: Path, output: Path, forms: tuple[Form, .
 def _import(source: Path, store: Store) -> int:
     """Note every readable object under `source`, where it lies; return how many were not."""
     unreadable = 0
-    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+    for path in _files(source):
         try:
             header = read_header(path)
             row = InstanceRow(
@@ -115,6 +116,21 @@ def _import(source: Path, store: Store) -> int:
             log.warning("%s: left out, its SOP Instance UID came before", path.name)
     store.release({study.study_uid for study in store.open_studies()}, now())
     return unreadable
+
+
+def _files(source: Path) -> list[Path]:
+    """Return every file under `source`; a folder that we may not look into is no empty folder."""
+
+    def refuse(error: OSError) -> None:
+        raise ConfigError(
+            f"{error.filename}: user {os.getuid()} cannot read it ({error.strerror});"
+            " let it read the whole input"
+        ) from error
+
+    walk = os.walk(source, onerror=refuse)
+    return sorted(
+        path for top, _, names in walk for name in names if (path := Path(top, name)).is_file()
+    )
 
 
 def _unsettled(store: Store) -> bool:
