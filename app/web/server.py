@@ -1,7 +1,8 @@
 """The HTTP port for monitors: `/healthz`, `/readyz` and `/metrics`, for everybody who can reach it.
 
 Nothing can be changed by it and no answer names a patient, a study or a secret. Answers are made of
-what is known already: no request waits for a disk, an archive or a lock.
+what is known already: no request waits for an archive, a lock or a disk. Only the numbers of the
+job log are read, and left out when that takes longer than two seconds.
 """
 
 import json
