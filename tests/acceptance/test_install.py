@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from app.store.jobs import State
+from app.store.schema import known_steps
 from tests.node import ROOT, SETTINGS, Node
 from tests.phantoms.dicom import StudyFiles, write_study
 from tests.sending import send
@@ -28,10 +29,11 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 PARTS = ("LICENSE", "README.md", "app", "app.yaml", "deploy", "operators", "requirements.txt")
-STEP = """
+NEWEST = max(known_steps())
+STEP = f"""
 from alembic import op
 revision = "9999"
-down_revision = "0004"
+down_revision = "{NEWEST}"
 def upgrade():
     op.execute("CREATE TABLE later (id INTEGER)")
 """
@@ -176,7 +178,7 @@ def test_the_way_back_says_what_it_forgets_and_loses_no_object(
     older = site.root.readlink()
     site.install(release(tmp_path / "later", "9.1.0", step=STEP))
     site.start()
-    assert (site.data / "node.db.0004.bak").exists()
+    assert (site.data / f"node.db.{NEWEST}.bak").exists()
     assert {*send(study.paths, site.port)} == {0}
     newer = wait_for_job(site)
     site.stop(60)
