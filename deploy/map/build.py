@@ -165,7 +165,8 @@ def _engine() -> str:
         raise ValueError(f"ENGINE={given}: give one of {', '.join(ENGINES)}")
     found = [each for each in ([given] if given else ENGINES) if shutil.which(each)]
     if not found:
-        raise ValueError(f"{given or 'none of ' + ', '.join(ENGINES)} is not installed")
+        wanted = given or ", ".join(ENGINES)
+        raise ValueError(f"not installed: {wanted}; one engine is needed")
     return found[0]
 
 
