@@ -152,9 +152,11 @@ class Node:
             jobs = wait_until(enough, timeout_s, f"the end of {number} jobs")
         return sorted(jobs, key=lambda job: job.created_at)
 
-    def command(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        """Run one of the node's commands on the same folder."""
-        answer = python_m_app(*arguments, *self.named)
+    def command(
+        self, name: str, *arguments: str, check: bool = True
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run one of the node's commands on the same folder, unless another one is given."""
+        answer = python_m_app(name, *self.named, *arguments)
         assert answer.returncode == 0 or not check, answer.stdout + answer.stderr
         return answer
 

@@ -361,4 +361,5 @@ def test_descriptors_are_given_back(worker: Worker) -> None:
     for _ in range(3):
         with pytest.raises(WorkerLost):
             worker.call("leave", {}, LONG_S)
-    assert is_open() == before
+    worker.stop()  # else it starts again by itself
+    wait_until(lambda: is_open() == before, 30, "the watchers' end")
