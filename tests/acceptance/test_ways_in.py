@@ -19,7 +19,7 @@ from tests.sending import send
 from tests.sockets.stows import BOUNDARY, TOKEN, related
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
+pytestmark = [pytest.mark.orthanc, pytest.mark.slow, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).resolve().parents[2]
 WAYS = ("c-store", "stow", "event by lua", "event by python", "polling", "c-get", "c-move")
