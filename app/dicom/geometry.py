@@ -11,8 +11,8 @@ from app.dicom.stack import (
     TOLERANCE,
     Steps,
     Vector,
-    allowed_mm,
     depths_mm,
+    is_regular,
     normal_of,
     other_spacing,
     places,
@@ -105,7 +105,7 @@ def _check_steps(steps: Steps, depths: Vector, tolerance: float) -> None:
             f" {steps.usual_mm:.2f} mm: {steps.missing} slice(s) missing in all;"
             " send the whole series"
         )
-    if steps.off_mm.max() > allowed_mm(steps.usual_mm, tolerance):
+    if not is_regular(steps.spacing_mm, steps.deviation, tolerance):
         k = int(steps.off_mm.argmax())
         raise UnsupportedGeometry(
             f"slice {k + 1} of {count} lies {steps.off_mm[k]:.2f} mm from its place on a regular"

@@ -164,8 +164,8 @@ def _steps(stack: Stack) -> Facts:
         return {}
     depths = depths_mm(stack.positions, normal)
     return {
-        "spacing_mm": (round(steps.usual_mm, 4),),
-        "spacing_deviation": (round(steps.deviation_mm / steps.usual_mm, 6),),
+        "spacing_mm": (steps.spacing_mm,),
+        "spacing_deviation": (steps.deviation,),
         "missing_slices": (steps.missing,),
         "tilt_deg": (round(tilt_deg(stack.positions, normal), 3),),
         "extent_mm": (round(float(depths[-1] - depths[0]) + steps.usual_mm, 3),),

@@ -41,8 +41,11 @@ class Steps:
     """Slices that would fill the gaps."""
     off_mm: Vector
     """How far each slice lies from its place on the regular grid."""
-    deviation_mm: float
-    """What the tolerance is held against: how far slices, and the ends of steps, are off."""
+    spacing_mm: float
+    """The usual step, rounded as the fact of this name tells it."""
+    deviation: float
+    """How far slices, and the ends of steps, are off at most, as a part of the spacing; rounded as
+    the fact `spacing_deviation` tells it, so that a volume is held to what facts can say."""
 
 
 def allowed_mm(spacing_mm: float, tolerance: float = TOLERANCE) -> float:
@@ -53,6 +56,10 @@ def allowed_mm(spacing_mm: float, tolerance: float = TOLERANCE) -> float:
 def is_regular(spacing_mm: float, deviation: float, tolerance: float = TOLERANCE) -> bool:
     """Say whether a grid with the facts `spacing_mm` and `spacing_deviation` is regular enough."""
     return deviation * spacing_mm <= allowed_mm(spacing_mm, tolerance)
+
+
+def _parts(off_mm: Vector, spacing_mm: float) -> Vector:
+    return np.asarray(np.round(off_mm / spacing_mm, 6))
 
 
 def normal_of(orientation: Vector) -> Vector:
@@ -133,8 +140,10 @@ def steps_of(positions: Vector, normal: Vector, tolerance: float = TOLERANCE) ->
     if not len(forward):
         return None
     usual = float(forward[(len(forward) - 1) // 2])
+    spacing_mm = round(usual, 4)
     allowed = 2 * allowed_mm(usual, tolerance)  # each end of a step may be off
-    odd = np.abs(steps - usual) > allowed
+    half_off = _parts(np.abs(steps - usual) / 2, usual)
+    odd = half_off * spacing_mm > allowed_mm(spacing_mm, tolerance)
     multiples = np.maximum(np.rint(steps / usual), 1)
     gap = odd & (multiples > 1) & (np.abs(steps - multiples * usual) <= allowed * multiples)
     if odd.sum() > _MOSTLY_REGULAR * len(steps):
@@ -151,7 +160,8 @@ def steps_of(positions: Vector, normal: Vector, tolerance: float = TOLERANCE) ->
         uneven=np.flatnonzero(odd & ~gap),
         missing=int((counts - 1).sum()),
         off_mm=off_mm,
-        deviation_mm=float(max(off_mm.max(), ends_mm.max())),
+        spacing_mm=spacing_mm,
+        deviation=float(_parts(np.concatenate([off_mm, ends_mm]), usual).max()),
     )
 
 
