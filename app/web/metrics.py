@@ -84,17 +84,19 @@ METRICS = {
 
 def gauge(name: str, values: Mapping[Any, float]) -> Metric:
     """Return a metric with a value for each combination of its labels."""
-    meaning = METRICS[name]
-    family = GaugeMetricFamily(name, meaning.words, labels=meaning.labels)
-    for labels, value in values.items():
-        family.add_metric(labels, float(value))
-    return family
+    return _filled(GaugeMetricFamily, name, values)
 
 
 def counter(name: str, values: Mapping[Any, float]) -> Metric:
     """Return a metric that only grows, with a value for each combination of its labels."""
+    return _filled(CounterMetricFamily, name, values)
+
+
+def _filled(
+    kind: type[GaugeMetricFamily | CounterMetricFamily], name: str, values: Mapping[Any, float]
+) -> Metric:
     meaning = METRICS[name]
-    family = CounterMetricFamily(name, meaning.words, labels=meaning.labels)
+    family = kind(name, meaning.words, labels=meaning.labels)
     for labels, value in values.items():
         family.add_metric(labels, float(value))
     return family
