@@ -1,8 +1,9 @@
 """How long the job log takes to answer when it is large.
 
-`python -m tests.bench_log [--studies N]`. A log of 2,000 studies with 500 objects each is made, and
-everything is measured that runs often or that a person waits for: the median of several times, by
-itself, without the start of Python. Exit status 1 when something takes longer than it may.
+`python -m tests.bench_log [--studies N] [--slower N]`. A log of 2,000 studies with 500 objects each
+is made, and everything is measured that runs often or that a person waits for: the median of
+several times, by itself, without the start of Python. Exit status 1 when something takes longer
+than it may.
 """
 
 import argparse
@@ -42,11 +43,6 @@ class Figure:
     median_ms: float
     worst_ms: float
     may_take_ms: float
-
-    @property
-    def good(self) -> bool:
-        """Whether it is quick enough."""
-        return self.median_ms < self.may_take_ms
 
 
 def measure(
@@ -160,6 +156,9 @@ def main(argv: list[str] | None = None) -> int:
     """Print the table; 1 when something is too slow."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench_log", description=__doc__)
     parser.add_argument("--studies", type=int, default=2000, help="of 500 objects each")
+    parser.add_argument(
+        "--slower", type=float, default=1, help="everything may take so many times as long"
+    )
     args = parser.parse_args(argv)
     shape = Shape(studies=args.studies, series=5, objects=100, open=20, queued=20)
     with tempfile.TemporaryDirectory(prefix="bench-log-") as name:
@@ -174,12 +173,14 @@ def main(argv: list[str] | None = None) -> int:
             figures = Bench(Path(name), store).figures()
             wal = path.with_name(f"{path.name}-wal").stat().st_size
         sys.stdout.write(f"the WAL grew to {wal / 1e6:.1f} MB\n")
+    slow = [each for each in figures if each.median_ms >= each.may_take_ms * args.slower]
     for each in figures:
         sys.stdout.write(
             f"{each.what:24} {each.median_ms:8.1f} ms, at worst {each.worst_ms:6.1f},"
-            f" may take {each.may_take_ms:.0f}{'' if each.good else '  TOO SLOW'}\n"
+            f" may take {each.may_take_ms * args.slower:.0f}"
+            f"{'  TOO SLOW' if each in slow else ''}\n"
         )
-    return 0 if all(each.good for each in figures) else 1
+    return 1 if slow else 0
 
 
 if __name__ == "__main__":

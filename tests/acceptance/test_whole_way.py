@@ -226,7 +226,10 @@ def test_an_archive_that_is_away_delays_the_delivery_and_nothing_else(tmp_path: 
     with orthanc:
         url = orthanc.dicomweb_url
         orthanc.kill()
-        settings = {"archives": {"local": {"kind": "dicomweb", "url": url}}}
+        settings = {
+            "archives": {"local": {"kind": "dicomweb", "url": url}},
+            "deliver": {"retry_delays_s": [3600]},
+        }
         with running(tmp_path / "node", settings) as node:
             send(study.paths, node.port)
             with node.store() as store:
@@ -237,8 +240,8 @@ def test_an_archive_that_is_away_delays_the_delivery_and_nothing_else(tmp_path: 
                 listed = node.command("deliveries").stdout
                 assert job.id in listed
                 assert "waiting" in listed
-                orthanc.restart()
                 assert "1 waiting deliveries" in node.command("deliver", "--pending").stdout
+                orthanc.restart()
                 (job,) = node.settled()
                 assert job.state is State.DONE, job.reason
                 inferred = [

@@ -85,7 +85,7 @@ def test_stages_are_a_histogram_of_the_history(tmp_path: Path) -> None:
 def test_the_queue_has_a_length_and_an_age(tmp_path: Path) -> None:
     """What is not due yet has no age."""
     with closing(Store.open(tmp_path / "node.db")) as store:
-        add_jobs(store, "first", "second", now=NOW - timedelta(minutes=10))
+        add_jobs(store, "first", "second", now=datetime.now(UTC) - timedelta(minutes=10))
         told = numbers(store)
         found = wait_until(
             lambda: f if "marginalia_queue_jobs" in (f := samples(told.text())) else 0
