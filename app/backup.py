@@ -33,7 +33,6 @@ from app.backup_folder import (
     in_words,
     make_folders,
     read_sums,
-    sync_file,
     sync_folders,
     whole,
     write_sums,
@@ -42,7 +41,7 @@ from app.config import Config, application_version
 from app.config_archives import FilesArchive, FolderArchive
 from app.errors import ConfigError, StoreError
 from app.faults import crash_point
-from app.files import locked, make_folder, read_json, sync_folder, write_json
+from app.files import locked, make_folder, read_json, sync_file, sync_folder, write_json
 from app.pipeline.receive import REMOVING
 from app.retain import BACKUP_LOCK
 from app.store.copies import check_copy, files_in, over_in

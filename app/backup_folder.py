@@ -181,15 +181,6 @@ def has_room(folder: Path, size: int) -> None:
         )
 
 
-def sync_file(path: Path) -> None:
-    """Put a file's bytes on stable storage."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def sync_folders(root: Path) -> None:
     """Put the names of all files below a folder on stable storage, their bytes are there."""
     for folder, _, _ in os.walk(root):

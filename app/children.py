@@ -8,18 +8,17 @@ import json
 import logging
 import os
 import select
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from app.errors import ConfigError
+from app.workers.process import in_words
 
 log = logging.getLogger(__name__)
 
@@ -137,21 +136,13 @@ class Child:
             code = self._process.wait()
             if self._process.stdin is not None:
                 self._process.stdin.close()
-            self._note(alive=False, ended=_in_words(code))
+            self._note(alive=False, ended=in_words(code))
             if self._closing.is_set():
                 return
             if time.monotonic() - began > WELL_S:
                 pause_s = FIRST_PAUSE_S
-            log.error("the %s ended with status %d and is started again", self.name, code)
+            log.error("the %s %s and is started again", self.name, in_words(code))
             while not self._closing.wait(pause_s) and not self._start():
                 log.error("the %s did not start; trying again", self.name)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             pause_s, began = min(2 * pause_s, LONGEST_PAUSE_S), time.monotonic()
-
-
-def _in_words(code: int) -> str:
-    if code >= 0:
-        return f"ended with status {code}"
-    with suppress(ValueError):
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"was ended by signal {-code}"

@@ -17,6 +17,15 @@ PARTIAL = ".part"
 """Suffix of a file that is being written; such a file is never a result."""
 
 
+def sync_file(path: Path) -> None:
+    """Put a file's bytes on stable storage."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def sync_folder(folder: Path) -> None:
     """Put the folder's own entries on stable storage."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

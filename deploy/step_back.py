@@ -22,7 +22,7 @@ from pathlib import Path
 from pysqlite3 import dbapi2  # type: ignore[import-untyped]  # ships no types
 
 from app.errors import NodeError
-from app.files import give_to_owner, locked, sync_folder
+from app.files import give_to_owner, locked, sync_file, sync_folder
 
 SINCE = {
     "studies received": "SELECT count(*) FROM studies WHERE first_received_at > ?",
@@ -108,8 +108,7 @@ def step_back(log: Path, copy: Path) -> Path:
         old.backup(new)
         with new:
             forget_removed(new, log.parent)
-    with older.open("rb") as file:
-        os.fsync(file.fileno())
+    sync_file(older)
     with closing(dbapi2.connect(str(log))) as now:  # into one file, nothing beside it
         now.execute("PRAGMA journal_mode = DELETE")
     give_to_owner(older, log.parent)

@@ -63,7 +63,7 @@ MAY_IMPORT = {
     },
     "web": {
         *("children", "config", "config_web", "connect", "dicom.dimse", "fetch.status"),
-        *("door.edge", "door.guard", "door.http", "installed", "store", "workers"),
+        *("door.edge", "door.guard", "door.http", "door.tally", "installed", "store", "workers"),
     },
     "workers": {"pipeline", "models", "dicom", "results"},
     "operators": {"pipeline", "workers"},

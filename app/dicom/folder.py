@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 
 from app.dicom.encoded import Identifiers
 from app.errors import ArchiveUnavailable, ConfigError, DeliveryRefused
-from app.files import make_folder, sync_folder
+from app.files import make_folder, sync_file, sync_folder
 
 INDEX = ".dicom-file-client.db"
 STAGING, LOCK = ".staging", ".lock"
@@ -110,7 +110,7 @@ class FolderStore:
     def _sync_index(self) -> None:
         for part in (INDEX, f"{INDEX}-wal"):
             if (path := self._folder / part).exists():
-                _sync_file(path)
+                sync_file(path)
         sync_folder(self._folder)
 
 
@@ -122,15 +122,7 @@ def _path(folder: Path, uids: Identifiers) -> Path:
 
 def _publish(staged: Path, path: Path) -> None:
     staged.chmod(0o600)
-    _sync_file(staged)
+    sync_file(staged)
     make_folder(path.parent)
     staged.rename(path)
     sync_folder(path.parent)
-
-
-def _sync_file(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

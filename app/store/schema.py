@@ -4,7 +4,6 @@ Each step is one Alembic revision in `migrations/versions`, never edited once it
 """
 
 import logging
-import os
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from pysqlite3 import dbapi2  # type: ignore[import-untyped]  # ships no types
 from sqlalchemy import Connection, inspect, text
 
 from app.errors import StoreError
-from app.files import PARTIAL, sync_folder
+from app.files import PARTIAL, sync_file, sync_folder
 from app.store.engine import Database
 
 log = logging.getLogger(__name__)
@@ -85,8 +84,7 @@ def _copy(source: Path, target: Path) -> None:
             closing(dbapi2.connect(str(partial))) as new,
         ):
             old.backup(new)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_file(partial)
         partial.rename(target)
         sync_folder(target.parent)
     except (dbapi2.Error, OSError) as error:

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from app.children import Vitals
 from app.dicom.dimse import Status
+from app.door.tally import ASSOCIATIONS, BYTES, HELD, KEPT, REFUSED, REJECTED
 from app.installed import Usage
 from app.store.delivery import DeliveryState
 from app.store.figures import Figures
@@ -152,27 +153,22 @@ class Numbers(Collector):
         busy = {(n,): now - each.began_at if each.doing else 0 for n, each in workers.items()}
         yield gauge("marginalia_worker_busy_seconds", busy)
         for name, what in (
-            ("marginalia_received_objects_total", "kept"),
-            ("marginalia_received_bytes_total", "bytes"),
-            ("marginalia_repeated_objects_total", "held"),
+            ("marginalia_received_objects_total", KEPT),
+            ("marginalia_received_bytes_total", BYTES),
+            ("marginalia_repeated_objects_total", HELD),
         ):
             counts = {(n,): each.counts.get(what, 0) for n, each in children.items()}
             yield counter(name, counts)
         statuses = [f"{status:04X}" for status in Status if status is not Status.SUCCESS]
         refused = dict.fromkeys(product(children, statuses), 0) | {
-            (name, what.removeprefix("refused ")): number
+            (name, status): number
             for name, each in children.items()
-            for what, number in each.counts.items()
-            if what.startswith("refused ")
+            for status, number in _by_answer(each.counts, REFUSED)
         }
         yield counter("marginalia_refused_objects_total", refused)
         door = children["door"].counts
-        yield counter("marginalia_associations_total", {(): door.get("associations", 0)})
-        rejected = {
-            (what.removeprefix("rejected "),): number
-            for what, number in door.items()
-            if what.startswith("rejected ")
-        }
+        yield counter("marginalia_associations_total", {(): door.get(ASSOCIATIONS, 0)})
+        rejected = {(why,): number for why, number in _by_answer(door, REJECTED)}
         yield counter("marginalia_rejected_associations_total", rejected)
 
     def _of_the_log(self, figures: Figures, now: datetime) -> Iterator[Metric]:
@@ -198,3 +194,11 @@ class Numbers(Collector):
         for key in sorted(self.times.counts):
             family.add_metric(key, self.times.buckets(key), self.times.sums[key])
         yield family
+
+
+def _by_answer(counts: Mapping[str, int], name: str) -> Iterator[tuple[str, int]]:
+    """Yield what was answered and how often, of the counts that carry it behind their name."""
+    for what, number in counts.items():
+        counted, _, answer = what.partition(" ")
+        if counted == name:
+            yield answer, number

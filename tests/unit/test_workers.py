@@ -174,19 +174,19 @@ def test_a_full_disk_is_out_of_resources(shared: Worker) -> None:
 def test_the_environment_reaches_the_child() -> None:
     """A module path without the project keeps the child from starting."""
     told = Worker("told", module="app.workers.child", environment={"PYTHONPATH": "/nowhere"})
-    with pytest.raises(WorkerLost, match="ended with exit code 1 during echo"):
+    with pytest.raises(WorkerLost, match="ended with status 1 during echo"):
         told.call("echo", {}, LONG_S)
     told.stop()
 
 
 @pytest.mark.parametrize(
     ("function", "words"),
-    [("crash_in_c", "was ended by SIGSEGV"), ("leave", "ended with exit code 7")],
+    [("crash_in_c", "was ended by SIGSEGV"), ("leave", "ended with status 7")],
 )
 def test_a_dead_child_is_named_and_the_next_call_starts_another(
     worker: Worker, function: str, words: str
 ) -> None:
-    """The signal or the exit code stands in the reason."""
+    """The signal or the exit status stands in the reason."""
     before = worker.call("echo", {}, LONG_S)["pid"]
     with pytest.raises(WorkerLost, match=f"tested: the process {words} during {function}"):
         worker.call(function, {}, LONG_S)
