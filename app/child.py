@@ -38,7 +38,7 @@ turned, and `counts`, what happened since its start."""
 
 
 def run(module: str, words: str, serve: Serve, argv: list[str] | None = None) -> int:
-    """Serve until told to stop; 0 after a clean stop, 2 when it could not begin."""
+    """Serve until told to stop; 0 after a clean stop, 2 when it could not begin or go on."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=words)
     parser.add_argument("--config", type=Path, required=True, help="the site's app.yaml")
     parser.add_argument("--data", type=Path, required=True, help="the node's data folder")
@@ -52,7 +52,7 @@ def run(module: str, words: str, serve: Serve, argv: list[str] | None = None) ->
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
     except (NodeError, OSError) as error:
-        log.error("%s does not start: %s", module, error)  # noqa: TRY400  # a sentence will do
+        log.error("%s ends: %s", module, error)  # noqa: TRY400  # a sentence will do
     else:
         return 0
     return 2

@@ -15,6 +15,7 @@ from app.child import leave, ready, run
 from app.config import load_config
 from app.dicom.dimse import silence_pynetdicom
 from app.door.intake import Intake
+from app.errors import NodeError
 from app.fetch.counts import CountLoop
 from app.fetch.remote import remote
 from app.fetch.source import SourceLoop
@@ -23,10 +24,12 @@ from app.store.store import Store
 MEMORY = 4 * 1024**3
 """Address space: the metadata of the largest series that are asked for need a fourth of it."""
 GRACE_S = 5.0
+LOOK_S = 1.0
+"""How often it is seen whether all threads live."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Ask until told to stop; 0 after a clean stop, 2 when it could not begin."""
+    """Ask until told to stop; 0 after a clean stop, 2 when it could not begin or go on."""
     return run("app.fetch", __doc__ or "", _serve, argv)
 
 
@@ -45,14 +48,18 @@ def _serve(config_path: Path, data: Path, stop: threading.Event) -> None:
         ]
         counted = {name: remote(config, name, store) for name in config.counted}
         works = [*(each.run for each in loops), CountLoop(config, counted, store, stop).run]
-        threads = [threading.Thread(target=work, daemon=True) for work in works]
+        names = [*(f"from {each.name}" for each in loops), "counting"]
+        threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for work, name in zip(works, names, strict=True)
+        ]
         for thread in threads:
             thread.start()
         ready(
             {"sources": [each.name for each in loops]},
             lambda: {"counts": intake.tally.counts()},
         )
-        stop.wait()
+        dead = _await_end(threads, stop)
         for each in loops:
             each.stop()
         for archive in counted.values():
@@ -60,8 +67,19 @@ def _serve(config_path: Path, data: Path, stop: threading.Event) -> None:
         until = time.monotonic() + GRACE_S
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
-        for each in loops:
-            each.spare()
+        for each, thread in zip(loops, threads, strict=False):  # one thread more counts
+            if thread not in dead:
+                each.spare()
+        if dead:
+            raise NodeError(f"the thread {dead[0].name!r} ended; a new process begins anew")
+
+
+def _await_end(threads: list[threading.Thread], stop: threading.Event) -> list[threading.Thread]:
+    """Wait until told to stop, or until a thread ends without that; return those that did."""
+    dead: list[threading.Thread] = []
+    while not dead and not stop.wait(LOOK_S):
+        dead = [each for each in threads if not each.is_alive()]
+    return dead
 
 
 if __name__ == "__main__":

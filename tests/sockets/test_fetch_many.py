@@ -1,15 +1,18 @@
 """Thousands of studies, archives that page badly, and ends in the midst: none missed, none twice.
 
 Covered: every way of paging with 3,000 studies; kills and stops of the fetcher while it fetches,
-judged by the requests that the archive saw; a study that ends the process. Not covered: the faults
+judged by the requests that the archive saw; a study that ends the process; a process that cannot
+ask any more. Not covered: the faults
 of single answers (test_fetch).
 """
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from pysqlite3 import dbapi2  # type: ignore[import-untyped]  # ships no types
 
 from app.store.jobs import RemoteState
 from tests.asked_archive import (
@@ -114,6 +117,15 @@ def test_a_list_that_breaks_off_goes_on_next_time(tmp_path: Path, archive: Asked
         assert fetcher.states() == {"listed": MANY}
 
 
+@contextmanager
+def renamed(log: Path, table: str) -> Iterator[None]:
+    """Have a table of the job log go by another name for a while."""
+    with closing(dbapi2.connect(str(log))) as connection:
+        connection.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
+        yield
+        connection.execute(f"ALTER TABLE elsewhere RENAME TO {table}")
+
+
 @pytest.mark.slow
 def test_a_fetcher_that_is_killed_and_stopped_fetches_each_study_once(
     tmp_path: Path, archive: AskedArchive
@@ -144,6 +156,20 @@ def test_a_fetcher_that_is_killed_and_stopped_fetches_each_study_once(
         fetcher.polls(2)
         after = Counter(kind for kind, _ in archive.asked)
         assert {kind for kind in after if after[kind] > before[kind]} == {"studies"}
+
+
+def test_a_fetcher_that_cannot_ask_any_more_ends_and_a_new_one_asks(
+    tmp_path: Path, archive: AskedArchive
+) -> None:
+    """A living process whose threads are dead would look well and fetch nothing."""
+    fill(archive, 1)
+    with Fetcher(tmp_path, archive) as fetcher:
+        with renamed(fetcher.data / "node.db", "remote_studies"):
+            fetcher.start()
+            assert fetcher.wait() == 2
+        assert "the thread 'from pacs' ended" in fetcher.output()
+        fetcher.start()
+        wait_until(lambda: fetcher.states() == {"fetched": 1}, 30, "the study")
 
 
 def test_a_study_that_ends_the_process_is_left_after_three_times(
