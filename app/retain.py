@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -61,9 +62,9 @@ def _clean(config: Config, store: Store, now: datetime, *, dry_run: bool) -> Cle
     rules, cleaner = config.retain, _Cleaner(config, store, now, dry_run=dry_run)
     cleaner.studies(_before(now, rules.studies_days), lambda: True)
     cleaner.results(_before(now, rules.results_days), lambda: True)
-    if rules.free_gb is not None and not dry_run:
+    if rules.free_gb is not None:
         least = now - timedelta(hours=rules.least_hours)
-        short = _is_short(config.data, rules.free_gb)
+        short = partial(cleaner.has_less_free, rules.free_gb)
         cleaner.studies(least, short)
         cleaner.results(least, short)
     return Cleaned(studies=tuple(cleaner.gone_studies), jobs=tuple(cleaner.gone_jobs))
@@ -117,8 +118,16 @@ class _Cleaner:
         self._store = store
         self._now = now
         self._dry_run = dry_run
-        self.gone_studies: list[str] = []
-        self.gone_jobs: list[str] = []
+        self.gone_studies: dict[str, None] = {}
+        self.gone_jobs: dict[str, None] = {}
+        self._foreseen = 0
+        """Bytes that would be free besides, were what a dry run names gone."""
+
+    def has_less_free(self, least_gb: float) -> bool:
+        """Whether the disk is short of space, all that went so far left out."""
+        disk = os.statvfs(self._data)
+        free = disk.f_bavail * disk.f_frsize + self._foreseen
+        return free < least_gb * _GIGABYTE
 
     def studies(self, before: datetime | None, wanted: Callable[[], bool]) -> None:
         """Remove the objects of studies, the oldest first, as long as that is wanted."""
@@ -127,14 +136,19 @@ class _Cleaner:
         limit = MOST_TOLD if self._dry_run else BATCH
         while found := self._store.removable_studies(before, limit):
             for study_uid in found:
+                if study_uid in self.gone_studies:  # a dry run left it there
+                    continue
                 if not wanted():
                     return
-                if self._dry_run or self._remove(study_uid, before):
-                    self.gone_studies.append(study_uid)
+                if self._remove(study_uid, before):
+                    self.gone_studies[study_uid] = None
             if len(found) < limit or self._dry_run:
                 return
 
     def _remove(self, study_uid: str, before: datetime) -> bool:
+        if self._dry_run:
+            self._foreseen += self._store.bytes_of(study_uid)
+            return True
         with _alone(self._data):
             return self._study(study_uid, before)
 
@@ -160,12 +174,17 @@ class _Cleaner:
             some = {folder.name: folder for folder in folders[at : at + BATCH]}
             over = self._store.removable_results([*some], before)
             for job_id, folder in some.items():
+                if job_id not in over or job_id in self.gone_jobs:
+                    continue
                 if not wanted():
                     return
-                if job_id in over and (self._dry_run or self._results(folder, before)):
-                    self.gone_jobs.append(job_id)
+                if self._results(folder, before):
+                    self.gone_jobs[job_id] = None
 
     def _results(self, folder: Path, before: datetime) -> bool:
+        if self._dry_run:
+            self._foreseen += sum(path.lstat().st_size for path in folder.rglob("*"))
+            return True
         aside = folder.with_name(f"{folder.name}.{uuid4().hex}{ASIDE}")
         moved = self._store.remove_results(folder.name, before, lambda: _move(folder, aside))
         crash_point("retain.aside")
@@ -183,14 +202,6 @@ def _alone(data: Path) -> Iterator[None]:
 
 def _before(now: datetime, days: float | None) -> datetime | None:
     return None if days is None else now - days * DAY
-
-
-def _is_short(data: Path, free_gb: float) -> Callable[[], bool]:
-    def short() -> bool:
-        disk = os.statvfs(data)
-        return disk.f_bavail * disk.f_frsize < free_gb * _GIGABYTE
-
-    return short
 
 
 def _oldest_first(jobs: Path) -> list[Path]:

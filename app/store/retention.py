@@ -42,6 +42,11 @@ class Retention(Section):
         with self._database.reading() as connection:
             return [*connection.execute(query).scalars()]
 
+    def bytes_of(self, study_uid: str) -> int:
+        """Return how much the objects of a study take."""
+        with self._database.reading() as connection:
+            return _count(connection, study_uid)[1]
+
     def remove_study(self, study_uid: str, before: datetime, now: datetime) -> int | None:
         """Forget the objects of a study; None when somebody has come to need them.
 

@@ -7,13 +7,13 @@ Not covered: random histories, see tests/properties/test_retention; the node's o
 only repeats `clean`.
 """
 
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -175,20 +175,40 @@ def test_with_little_space_the_oldest_go_first(
         for number in (1, 2, 3):
             uids.append(site.routed(number, jobs=0))
             site.clock.advance(DAY_S / 2 if number == 2 else DAY_S)
-        free = iter([1, 1, 9, 9, 9, 9])
-        real = os.statvfs(tmp_path)
-        block = real.f_frsize
-
-        class Disk:
-            f_frsize = block
-
-            @property
-            def f_bavail(self) -> int:
-                return next(free) * 10**9 // block
-
-        monkeypatch.setattr("app.retain.os.statvfs", lambda _: Disk())
+        disk(monkeypatch, free_gb=iter([1, 1, 9, 9, 9, 9]))
         assert site.clean() == (tuple(uids[:2]), ())
         assert site.clean() == ((), ())
+
+
+def test_a_dry_run_foresees_what_a_full_disk_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts what would be free: what is over its time first, then as much as is needed."""
+    retain = {"studies_days": 10, "free_gb": 5}
+    with Kept(tmp_path, FOLDER, retain=retain) as site:
+        uids = []
+        for number, days in ((1, 9), (2, 1), (3, 1), (4, 2)):
+            uids.append(site.routed(number, jobs=0))
+            site.clock.advance(days * DAY_S)
+        bytes_each = site.store.bytes_of(uids[0])
+        disk(monkeypatch, free_gb=repeat(5 - 3 * bytes_each / 1e9))
+        assert site.clean(dry_run=True) == (tuple(uids[:3]), ())
+        disk(monkeypatch, free_gb=repeat(5 - bytes_each / 1e9))
+        assert site.clean(dry_run=True) == (tuple(uids[:1]), ())
+        assert all(len(site.files(uid)) == 2 for uid in uids)
+
+
+def disk(monkeypatch: pytest.MonkeyPatch, free_gb: Iterator[float]) -> None:
+    """Let the disk have so much free whenever it is asked."""
+
+    class Disk:
+        f_frsize = 1
+
+        @property
+        def f_bavail(self) -> int:
+            return round(next(free_gb) * 1e9)
+
+    monkeypatch.setattr("app.retain.os.statvfs", lambda _: Disk())
 
 
 class PowerCut(BaseException):
