@@ -1,10 +1,12 @@
-"""What holds for every test: a clean environment, and the versions of the peers in the header."""
+"""What holds for every test: a clean environment, steady senders, the peers' versions on top."""
 
 import os
 import re
 import resource
 import shutil
 import subprocess
+
+from tests.steady import mend_pynetdicom
 
 _STACK = 32 << 20  # Holoscan warns below this, and warnings are errors
 
@@ -24,6 +26,7 @@ def pytest_configure() -> None:
     if soft != resource.RLIM_INFINITY and soft < _STACK:
         within = _STACK if hard == resource.RLIM_INFINITY else min(_STACK, hard)
         resource.setrlimit(resource.RLIMIT_STACK, (within, hard))
+    mend_pynetdicom()
 
 
 def pytest_report_header() -> str:

@@ -47,6 +47,8 @@ from tests.sockets.pulls import Site, digests, site
 from tests.sockets.scu import CANARY, Made, images, new_study
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.alone
+
 WAY: dict[str, Any] = {"timeout_s": 0.5}
 
 

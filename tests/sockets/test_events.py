@@ -21,6 +21,8 @@ from tests.sockets.events import EventPort, google, google_path, received
 from tests.sockets.scu import CANARY, image, new_study
 from tests.sockets.stows import BEARER, StowDoor
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventPort]:

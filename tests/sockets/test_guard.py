@@ -23,6 +23,8 @@ from tests.sockets.doors import Door
 from tests.sockets.scu import Made, associated, image, new_study, released, send
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.alone
+
 CROWD = 200
 QUICK = {"header_s": 0.5, "associate_s": 1, "idle_s": 1, "object_s": 3, "min_rate_kb_s": 500}
 LIMIT_EXCEEDED = (2, 3, 2)

@@ -24,6 +24,8 @@ from tests.sockets.hostile import (
     us,
 )
 
+pytestmark = pytest.mark.alone
+
 COMMITMENT = "1.2.840.10008.1.20.1"
 CONTEXTS = ((1, VERIFICATION, (IMPLICIT,)), (3, COMMITMENT, (IMPLICIT,)))
 LIMIT_MB = 512

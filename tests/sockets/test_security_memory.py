@@ -38,6 +38,8 @@ from tests.sockets.hostile import (
 )
 from tests.sockets.scu import new_study
 
+pytestmark = pytest.mark.alone
+
 MB = 1 << 20
 ZEROS = bytes(MB)
 HUGE = 0xFFFFFFF0

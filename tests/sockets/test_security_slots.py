@@ -30,6 +30,8 @@ from tests.sockets.hostile import (
 )
 from tests.sockets.scu import new_study
 
+pytestmark = pytest.mark.alone
+
 JUNK = (
     b"",
     b"\x01",

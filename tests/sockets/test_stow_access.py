@@ -31,6 +31,8 @@ from tests.sockets.stows import (
     related,
 )
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StowDoor]:

@@ -27,6 +27,8 @@ from tests.sockets.stows import (
     resident_mb,
 )
 
+pytestmark = pytest.mark.alone
+
 LATENCY_S = 0.2
 
 

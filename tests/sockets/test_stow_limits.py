@@ -34,6 +34,8 @@ from tests.sockets.stows import (
     resident_mb,
 )
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StowDoor]:
