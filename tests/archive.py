@@ -14,13 +14,12 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pydicom
 
-from tests.http_server import serving
+from tests.http_server import Handler, serving
 
 Fault = dict[str, Any]
 
@@ -118,16 +117,12 @@ def running_archive() -> Iterator[Archive]:
         yield archive
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     archive: ClassVar[Archive]
     body: bytes
     fault: Fault
-    protocol_version = "HTTP/1.1"
 
-    def log_message(self, *_: Any) -> None:
-        """Stay silent."""
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  # as http.server calls it
         """Answer QIDO-RS for one instance."""
         parts = urlsplit(self.path)
         match = re.fullmatch(r"/dicom-web/studies/([^/]+)/series/([^/]+)/instances", parts.path)
@@ -143,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(204)
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802  # as http.server calls it
         """Take STOW-RS, or do what the next fault says."""
         self.body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         self.archive.posts.append(len(self.body))
@@ -189,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _do_xml(self) -> None:
         xml = f"<NativeDicomModel><Value>{_sop_uid_in(self.body)}</Value></NativeDicomModel>"
-        self._send(200, xml.encode(), "application/dicom+xml")
+        self.send(200, xml.encode(), "application/dicom+xml")
 
     def _do_stall(self) -> None:
         self.archive.closing.wait(60)
@@ -205,28 +200,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.fault.get("store"):
             self.archive.take(self.headers["Content-Type"], self.body)
         if self.fault.get("answer"):
-            self._send(200, b"{", "application/dicom+json", length=500)
+            self.send(200, b"{", "application/dicom+json", length=500)
         self.connection.shutdown(socket.SHUT_RDWR)
         self.close_connection = True
 
     def _answer(self, code: int, body: Any = None, headers: dict[str, str] | None = None) -> None:
         content = b"" if body is None else json.dumps(body).encode()
-        self._send(code, content, "application/dicom+json; charset=utf-8", headers)
-
-    def _send(
-        self,
-        code: int,
-        content: bytes,
-        kind: str,
-        headers: dict[str, str] | None = None,
-        length: int | None = None,
-    ) -> None:
-        self.send_response(code)
-        for name, value in {"Content-Type": kind, **(headers or {})}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content) if length is None else length))
-        self.end_headers()
-        self.wfile.write(content)
+        self.send(code, content, "application/dicom+json; charset=utf-8", headers)
 
 
 def _sop_uid_in(body: bytes) -> str:

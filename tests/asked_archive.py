@@ -15,7 +15,6 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -24,7 +23,7 @@ from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from tests.http_server import serving
+from tests.http_server import Handler, serving
 
 JSON = "application/dicom+json"
 BOUNDARY = "between-the-parts"
@@ -227,17 +226,13 @@ KINDS = {
 }
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     archive: ClassVar[AskedArchive]
     query: dict[str, str]
     uids: tuple[str, ...]
     kind: str
-    protocol_version = "HTTP/1.1"
 
-    def log_message(self, *_: Any) -> None:
-        """Stay silent."""
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  # as http.server calls it
         """Answer, or do what the next fault of this kind says."""
         parts = urlsplit(self.path)
         self.query = {name: values[0] for name, values in parse_qs(parts.query).items()}
@@ -328,19 +323,3 @@ class _Handler(BaseHTTPRequestHandler):
             self.send(204, b"", JSON)
         else:
             self.send(200, json.dumps(items).encode(), f"{JSON}; charset=utf-8")
-
-    def send(
-        self,
-        code: int,
-        content: bytes,
-        kind: str,
-        headers: dict[str, str] | None = None,
-        length: int | None = None,
-    ) -> None:
-        """Send an answer, whose length may be a lie."""
-        self.send_response(code)
-        for name, value in {"Content-Type": kind, **(headers or {})}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content) if length is None else length))
-        self.end_headers()
-        self.wfile.write(content)

@@ -15,8 +15,33 @@ class _Server(ThreadingHTTPServer):
         """Stay silent: connections that break are the purpose."""
 
 
+class Handler(BaseHTTPRequestHandler):
+    """Answers what a test wants, and keeps silent."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        """Stay silent: the tests have their own account of what was asked."""
+
+    def send(
+        self,
+        code: int,
+        content: bytes,
+        kind: str,
+        headers: dict[str, str] | None = None,
+        length: int | None = None,
+    ) -> None:
+        """Send an answer, whose length may be a lie."""
+        self.send_response(code)
+        for name, value in {"Content-Type": kind, **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content) if length is None else length))
+        self.end_headers()
+        self.wfile.write(content)
+
+
 @contextmanager
-def serving(handler: type[BaseHTTPRequestHandler], closing: threading.Event) -> Iterator[str]:
+def serving(handler: type[Handler], closing: threading.Event) -> Iterator[str]:
     """Serve until the end of the block, which sets `closing`; give the DICOMweb root."""
     server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

@@ -17,7 +17,7 @@ import yaml
 
 from app.dicom.part10 import header
 from tests.sockets.doors import Door
-from tests.sockets.scu import Made
+from tests.sockets.scu import Made, image, new_study
 from tests.waiting import wait_until
 
 TOKEN, PASSWORD = "token-of-a-test", "pass:word of a test"
@@ -80,6 +80,13 @@ class StowDoor(Door):
         """Send objects in one request."""
         return Answer.of(self.post(related(map(part10, objects)), study=study))
 
+    def serves_at_once(self) -> None:
+        """An honest sender is served, whatever others did before."""
+        began = time.monotonic()
+        assert self.store_objects([image(new_study())]).status == 200
+        assert time.monotonic() - began < 2
+        assert "fault of ours" not in self.output()
+
     def raw(self, *, context: ssl.SSLContext | None = None) -> "Raw":
         """Open a bare connection to the HTTP port."""
         return Raw(self.http_port, context)
@@ -109,6 +116,12 @@ class StowDoor(Door):
     def gone(self, study_uid: str) -> bool:
         """Return whether the log has nothing of the study."""
         return not self.rows(study_uid)
+
+
+def small_door(folder: Path) -> StowDoor:
+    """Make a door of which a test reaches every limit."""
+    limits = {"header_s": 1, "idle_s": 2, "handshakes": 20, "object_gb": 0.08}
+    return StowDoor(folder, limits=limits, max_request_gb=0.1, max_parts=50, max_requests=3)
 
 
 @dataclass(frozen=True, kw_only=True)
