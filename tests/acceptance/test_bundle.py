@@ -113,7 +113,6 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_site_without_a_network_is_installed_from_it(made: Path, tmp_path: Path) -> None:
     """In a network of its own that leads nowhere, not even to itself."""
     require("unshare")

@@ -70,7 +70,6 @@ def counted(node: Node, wanted: dict[str, float]) -> dict[str, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_numbers_of_a_study_are_there_and_survive_a_restart(tmp_path: Path) -> None:
     """24 slices in, one of them twice, one with other content, a caller of another title."""
     require("promtool")

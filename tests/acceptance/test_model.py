@@ -12,7 +12,6 @@ from tests.node import ROOT
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_the_shipped_model_is_above_its_bars() -> None:
     """The command exits with 1 when the mean of one organ is not."""
     evaluated = subprocess.run(

@@ -76,7 +76,7 @@ def sha256s(objects: Sequence[Made]) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_fifty_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     """Each at its own moment, with several senders; then all of them repeat all they have."""
     chance = random.Random(20261122)  # noqa: S311  # moments, not secrets

@@ -30,6 +30,8 @@ from tests.phantoms.dicom import write_study
 from tests.sending import send
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.alone
+
 WEB = {"web": {"port": 0, "probe_s": 0.5}}
 
 LOCKER = """
@@ -229,7 +231,6 @@ def worker_of(node: Node, name: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.orthanc
-@pytest.mark.timeout(240)
 def test_an_archive_that_is_away_degrades_the_node_and_reception_goes_on(tmp_path: Path) -> None:
     """It is silent, then gone: a load balancer still sends studies, a monitor is told."""
     require("Orthanc", "orthanc-dicomweb")

@@ -93,7 +93,6 @@ def test_who_has_no_supervisor_or_a_deaf_one_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_the_node_tells_its_supervisor_how_it_is(
     listening: tuple[socket.socket, str], tmp_path: Path
 ) -> None:

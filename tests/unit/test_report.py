@@ -97,7 +97,6 @@ def few_of(measured: list[Measured]) -> list[Measured]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.dciodvfy
 def test_the_judges_find_no_error(tmp_path: Path) -> None:
     """Neither in structure nor in templates; the one warning is of what is said on purpose."""
