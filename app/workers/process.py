@@ -108,11 +108,13 @@ class Process:
         self.kill()
         self._close(self._answers, self._lifeline, self._pidfd)
         try:
-            return in_words(self._popen.wait(_KILLED_S))
+            code = self._popen.wait(_KILLED_S)
         except subprocess.TimeoutExpired:
             # A driver can hold a process beyond SIGKILL; waiting on would stall the node.
             log.exception("process %d was killed but stays; its device may need a reset", self.pid)
             return "was killed but stays"
+        hint = " (by a person, or because memory ran out)" if code == -signal.SIGKILL else ""
+        return f"{in_words(code)}{hint}"
 
     def _write(self, unsent: memoryview) -> int:
         try:
@@ -136,9 +138,6 @@ def in_words(code: int) -> str:
     """Say how a process ended, from what `Popen.wait` returned."""
     if code >= 0:
         return f"ended with status {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = " (by a person, or because memory ran out)" if code == -signal.SIGKILL else ""
-    return f"was ended by {name}{hint}"
+    with suppress(ValueError):
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"was ended by signal {-code}"

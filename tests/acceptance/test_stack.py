@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -238,18 +239,22 @@ def restart(stack: Stack) -> None:
 def stop_in_the_midst(stack: Stack) -> None:
     """Freeze Orthanc, and return when a result has begun to come in that it has not read.
 
-    In between it runs on for a moment: a node that waits for an answer sends no result. A result
-    may slip through then, so there have to be several to come.
+    A node asks what is there before it sends, so Orthanc must answer, and be frozen again before
+    the result comes: it runs on for moments shorter than a node needs for its next request. A
+    result may slip through all the same, so there have to be several to come.
     """
     said(stack, "1 of 1 series are needed, 24 objects came", 3)
     process = stack.first_process("orthanc")
 
+    moment = threading.Event()
+
     def half_received() -> bool:
+        os.kill(process, signal.SIGCONT)
+        moment.wait(0.002)
         os.kill(process, signal.SIGSTOP)
         with suppress(AssertionError):
             wait_until(lambda: unread(process) > 4096, 0.1, "a result")
             return True
-        os.kill(process, signal.SIGCONT)
         return False
 
     wait_until(half_received, READ_S, "a result on its way")
