@@ -79,7 +79,7 @@ def _await_end(threads: list[threading.Thread], stop: threading.Event) -> list[t
     dead: list[threading.Thread] = []
     while not dead and not stop.wait(LOOK_S):
         dead = [each for each in threads if not each.is_alive()]
-    return dead
+    return [] if stop.is_set() else dead
 
 
 if __name__ == "__main__":
