@@ -124,7 +124,7 @@ class _Cleaner:
         """Bytes that would be free besides, were what a dry run names gone."""
 
     def has_less_free(self, least_gb: float) -> bool:
-        """Whether the disk is short of space, all that went so far left out."""
+        """Whether the disk is short of space, or would be with what a dry run names gone."""
         disk = os.statvfs(self._data)
         free = disk.f_bavail * disk.f_frsize + self._foreseen
         return free < least_gb * _GIGABYTE

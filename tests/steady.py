@@ -31,10 +31,6 @@ class Checkpoint:
         with self._changed:
             self._is_open = False
 
-    def is_set(self) -> bool:
-        """Whether the reactor would go on."""
-        return self._is_open
-
     def wait(self) -> None:
         """Wait as long as it is closed, also where it was open for a moment."""
         with self._changed:

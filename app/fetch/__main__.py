@@ -47,12 +47,13 @@ def _serve(config_path: Path, data: Path, stop: threading.Event) -> None:
             for source in config.sources
         ]
         counted = {name: remote(config, name, store) for name in config.counted}
-        works = [*(each.run for each in loops), CountLoop(config, counted, store, stop).run]
-        names = [*(f"from {each.name}" for each in loops), "counting"]
-        threads = [
-            threading.Thread(target=work, name=name, daemon=True)
-            for work, name in zip(works, names, strict=True)
-        ]
+        count = CountLoop(config, counted, store, stop).run
+        fetching = {
+            each: threading.Thread(target=each.run, name=f"from {each.name}", daemon=True)
+            for each in loops
+        }
+        counting = threading.Thread(target=count, name="counting", daemon=True)
+        threads = [*fetching.values(), counting]
         for thread in threads:
             thread.start()
         ready(
@@ -67,7 +68,7 @@ def _serve(config_path: Path, data: Path, stop: threading.Event) -> None:
         until = time.monotonic() + GRACE_S
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
-        for each, thread in zip(loops, threads, strict=False):  # one thread more counts
+        for each, thread in fetching.items():
             if thread not in dead:
                 each.spare()
         if dead:

@@ -151,7 +151,7 @@ def test_an_event_has_a_study_fetched_from_an_archive_that_is_not_polled(
         settled(node, study.study_uid, RemoteState.FETCHED, None)
         (job,) = node.settled()
         assert job.state is State.DONE, job.reason
-    assert "the fetcher was ended by SIGKILL" in node.log.read_text()
+    assert "the fetcher was ended by SIGKILL and is started again" in node.log.read_text()
 
 
 def test_a_study_that_no_route_takes_stays_there_and_says_why(
